@@ -5,7 +5,7 @@ use fake_model_server::{Faults, Metrics, Settings, Sim};
 
 use super::{is_over, is_told, open, pool};
 use crate::client::get;
-use crate::proxy::Setup;
+use crate::proxy::{Proxy, Setup};
 
 const SHORT: &str = "{type: metrics-data-source, parameters: {stalenessThreshold: 500ms}}, \
                      {type: envoy-proxy, parameters: {avoidFirst: 300ms, avoidMost: 1s}},";
@@ -22,7 +22,7 @@ fn what_comes_and_goes_is_told_once_each_way() {
     setup.status_page = true;
     let mut proxy = setup.start();
     let addresses = |sim: &Sim| [0, 1].map(|pod| sim.addresses()[pod].to_string());
-    let send = |proxy: &crate::proxy::Proxy| {
+    let send = |proxy: &Proxy| {
         for name in ["silent", "refusing"] {
             let _ = get(proxy.port, &format!("/{name}/v1/models"));
         }
@@ -47,22 +47,7 @@ fn what_comes_and_goes_is_told_once_each_way() {
         Finding::PoolEmpty,
         "cluster inference-pool",
     );
-    let [first, second] = addresses(&silent);
-    for detail in ["2 of 2 endpoints: ", &format!("{first} (status 500)")] {
-        is_told(&proxy, "silent", Finding::PollsFail, detail);
-    }
-    for detail in ["2 of 2 endpoints: ", &second] {
-        is_told(&proxy, "silent", Finding::MetricsStale, detail);
-    }
-    is_told(
-        &proxy,
-        "silent",
-        Finding::OwnCounts,
-        "0 of 2 endpoints have fresh metrics",
-    );
-    let [_, stopped] = addresses(&refusing);
-    let ejected = format!("1 of 2 endpoints: {stopped} (unserved)");
-    is_told(&proxy, "refusing", Finding::EndpointsEjected, &ejected);
+    what_came_is_told(&proxy, addresses(&silent), addresses(&refusing));
 
     proxy.set_pods(&emptied.addresses());
     silent
@@ -73,13 +58,37 @@ fn what_comes_and_goes_is_told_once_each_way() {
         send(&proxy);
         open(&proxy, "refusing", Finding::EndpointsEjected) == Some(0)
     });
-    is_over(&proxy, "refusing", Finding::EndpointsEjected);
-    is_over(&proxy, "inference-pool", Finding::PoolEmpty);
+    what_came_is_over(&proxy);
+}
+
+/// Checks what is told of the pods that lost their pages, and of the pool one of whose pods refuses.
+fn what_came_is_told(proxy: &Proxy, silent: [String; 2], refusing: [String; 2]) {
+    let [first, second] = silent;
+    for detail in ["2 of 2 endpoints: ", &format!("{first} (status 500)")] {
+        is_told(proxy, "silent", Finding::PollsFail, detail);
+    }
+    for detail in ["2 of 2 endpoints: ", &second] {
+        is_told(proxy, "silent", Finding::MetricsStale, detail);
+    }
+    is_told(
+        proxy,
+        "silent",
+        Finding::OwnCounts,
+        "0 of 2 endpoints have fresh metrics",
+    );
+    let [_, stopped] = refusing;
+    let ejected = format!("1 of 2 endpoints: {stopped} (unserved)");
+    is_told(proxy, "refusing", Finding::EndpointsEjected, &ejected);
+}
+
+fn what_came_is_over(proxy: &Proxy) {
+    is_over(proxy, "refusing", Finding::EndpointsEjected);
+    is_over(proxy, "inference-pool", Finding::PoolEmpty);
     for finding in [
         Finding::PollsFail,
         Finding::MetricsStale,
         Finding::OwnCounts,
     ] {
-        is_over(&proxy, "silent", finding);
+        is_over(proxy, "silent", finding);
     }
 }
