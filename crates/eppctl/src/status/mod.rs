@@ -24,7 +24,6 @@ use series::Statistics;
 /// /stats/prometheus only is enough for the filter's own findings.
 #[derive(Args)]
 #[command(after_help = "Examples:
-  eppctl status
   eppctl status http://127.0.0.1:9901
   eppctl status -o json http://127.0.0.1:9901
 
