@@ -165,6 +165,11 @@ impl Pool {
         !self.asks_for_cluster() || self.cluster().as_bytes() == cluster
     }
 
+    /// Returns whether it leaves all requests as they are.
+    pub fn is_dry_run(&self) -> bool {
+        self.picker.plan().settings.dry_run
+    }
+
     /// Returns the header that names the endpoint to Envoy.
     pub fn destination_header(&self) -> &str {
         &self.picker.plan().settings.destination_header
@@ -178,9 +183,11 @@ impl Pool {
     /// Handles the current request, for which nothing can be decided, by the failure mode.
     /// Returns whether it got a local reply.
     pub fn fail(&mut self) -> bool {
-        // They may be the client's own still, or set for a decision that is not carried out.
-        for name in self.picker.plan().owned_headers() {
-            let _: Result<(), Status> = abi::remove_header(Map::Request, name);
+        if !self.is_dry_run() {
+            // They may be the client's own still, or set for a decision that is not carried out.
+            for name in self.picker.plan().owned_headers() {
+                let _: Result<(), Status> = abi::remove_header(Map::Request, name);
+            }
         }
         guard::catch(|| {
             #[cfg(test)]

@@ -68,7 +68,11 @@ impl Stream {
         let (plan, mut values) = (pool.picker.plan(), Vec::new());
         let head = Head::read(plan, Pairs::new(&packed), end, &mut values);
         self.length = head.content_length;
-        for name in spoofed(&packed, plan) {
+        let spoofed = match plan.settings.dry_run {
+            true => Vec::new(),
+            false => spoofed(&packed, plan),
+        };
+        for name in spoofed {
             let _: Result<(), Status> = abi::remove_header(Map::Request, name);
         }
         pool.read_clock();

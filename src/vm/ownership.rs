@@ -53,6 +53,7 @@ impl Vm {
     /// cluster may obey the header all the same, and a route may still change to one that does.
     pub(super) fn strip_destination(&self) {
         let pools = self.pools.iter().flatten();
+        let pools = pools.filter(|pool| !pool.is_dry_run());
         let mut headers: Vec<&str> = pools.map(Pool::destination_header).collect();
         // Nearly always there is one.
         headers.dedup();

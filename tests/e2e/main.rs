@@ -17,6 +17,7 @@ mod clients;
 mod configuration;
 mod disaggregation;
 mod drills;
+mod dry_run;
 mod ejection;
 mod failure;
 mod guard;

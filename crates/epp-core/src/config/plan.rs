@@ -277,6 +277,11 @@ impl Plan {
             text,
             "; metrics every {interval} ms; requests without an endpoint are {failure}"
         );
+        if self.settings.dry_run {
+            text.push_str(
+                "; DRY RUN: requests are decided and counted, and left to Envoy as they are",
+            );
+        }
         text
     }
 }

@@ -47,6 +47,8 @@ pub enum MissingPrefill {
 /// Settings of the picker itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PickerSettings {
+    /// Whether requests are decided, and left as they are.
+    pub dry_run: bool,
     /// The header that names the endpoints of a request to the proxy, in lower case.
     pub destination_header: String,
     /// The treatment of requests for which no endpoint could be picked.
@@ -88,6 +90,7 @@ pub struct PickerSettings {
 impl Default for PickerSettings {
     fn default() -> Self {
         Self {
+            dry_run: false,
             destination_header: DESTINATION_HEADER.to_owned(),
             failure_mode: FailureMode::FailClose,
             missing_prefill: MissingPrefill::Reject,

@@ -6,8 +6,8 @@
 use std::marker::PhantomData;
 
 use super::labels::{
-    Build, Callback, Disaggregated, Ejection, Endpoint, ErrorCode, ForcedRelease, Found, Labels,
-    Model, NoLabels, Picked, PollError, RouteCluster, Suppression, Vm,
+    Build, Callback, Disaggregated, DryRun, Ejection, Endpoint, ErrorCode, ForcedRelease, Found,
+    Labels, Model, NoLabels, Picked, PollError, RouteCluster, Suppression, Vm,
 };
 
 /// A metric that only goes up.
@@ -180,6 +180,10 @@ catalogue! {
     LEFT_ALONE: Counter<RouteCluster<'_>> = ("epp_wasm_left_alone_total");
     /// Requests that another endpoint than the picked one served.
     SERVED_ELSEWHERE: Counter<NoLabels> = ("epp_wasm_served_elsewhere_total");
+    /// Decisions of a dry run (`dryRun`), by what Envoy did: `same` it sent the request to the endpoint that would have
+    /// been picked, `other` to another one of the pool, `none` no endpoint would have been picked, `unserved` it sent
+    /// the request to no endpoint of the pool, or responded itself.
+    DRY_RUN_DECISIONS: Counter<DryRun> = ("epp_wasm_dry_run_total");
     /// Time from the event that allowed a decision to the decision, of one decision in 17.
     DECISION_TIME: Histogram<NoLabels> = ("llm_d_epp_scheduler_e2e_duration_seconds", DECISION_BOUNDS);
     /// What decisions are based on: 2 the endpoints' metrics, 1 this Envoy's own counts, 0 nothing yet.

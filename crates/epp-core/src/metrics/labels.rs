@@ -265,6 +265,33 @@ impl Labels for Suppression {
     }
 }
 
+/// How a decision of a dry run compares with what the host did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DryRun {
+    /// The host sent the request to the endpoint that would have been picked.
+    Same,
+    /// The host sent it to another endpoint of the pool.
+    Other,
+    /// No endpoint would have been picked.
+    NotPicked,
+    /// The host sent it to no endpoint of the pool, or responded itself.
+    NotServed,
+}
+
+impl Labels for DryRun {
+    const NAMES: &'static [&'static str] = &["status"];
+
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
+        let status = match self {
+            Self::Same => "same",
+            Self::Other => "other",
+            Self::NotPicked => "none",
+            Self::NotServed => "unserved",
+        };
+        [Some(status)]
+    }
+}
+
 /// The VM that a gauge describes. All workers' VMs set the same gauge: they have much the same load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Vm {

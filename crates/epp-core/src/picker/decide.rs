@@ -174,6 +174,7 @@ impl Dispatcher {
         }
         self.statistics.count_decision();
         let effect = match self.schedule(exchange) {
+            decided if exchange.is_dry_run => self.try_out(exchange, decided),
             Ok(selection) => self.send(exchange, selection),
             Err(error) => self.refuse(exchange, &error),
         };
@@ -294,7 +295,7 @@ impl Dispatcher {
     }
 
     /// Counts a request at an endpoint that serves it.
-    fn begin_target(&mut self, exchange: &mut Exchange, slot: Slot) -> Target {
+    pub(super) fn begin_target(&mut self, exchange: &mut Exchange, slot: Slot) -> Target {
         let Exchange { walks, reader, .. } = exchange;
         let tokens = tokens_at(slot, walks, reader, &self.plan, self.endpoints.pool());
         let unseen = self.plan.settings.correct_queue;

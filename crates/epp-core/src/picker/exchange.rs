@@ -5,6 +5,7 @@ mod table;
 pub use self::table::Exchanges;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::decide::Bounds;
 use super::explain::Explanation;
@@ -49,7 +50,7 @@ const MAX_READ_BYTES: usize = 64 << 10;
 /// The phase of an exchange. It only moves down this list.
 ///
 /// A request that waits for an endpoint, as flow control will have it (`Queued`), comes between `Reading` and
-/// `Sent`.
+/// `Sent`; in a dry run `Left` does.
 #[derive(Debug, Default)]
 enum Phase {
     /// It is held while its body is read.
@@ -57,6 +58,8 @@ enum Phase {
     /// It is decided in the event at hand: nothing of its body is waited for.
     #[default]
     Deciding,
+    /// It was decided in a dry run, and left to the host: the address of the endpoint that would have been picked.
+    Left(Option<Arc<str>>),
     /// It was sent to endpoints of the pool.
     Sent(ByRole<Target>),
     /// No endpoint of the pool serves it: it has ended, it got a local reply, or it was left to the host's own
@@ -110,6 +113,8 @@ pub struct Exchange {
     pub naming: Naming,
     /// The port that it was sent to instead of its primary endpoint's own.
     pub port: Option<u16>,
+    /// Whether it is decided and left as it is, whatever the plan in force says by then.
+    pub is_dry_run: bool,
     /// Its phase.
     phase: Phase,
     /// Its model's name, if that may get statistics of its own once an endpoint has served the request.
@@ -153,6 +158,7 @@ impl Exchange {
         self.restarts = 0;
         self.differed_at = None;
         self.port = None;
+        self.is_dry_run = plan.settings.dry_run;
         self.explain = head.explain && plan.settings.explain;
         self.walks.resize_with(plan.producers.len(), Walk::default);
         self.walks.iter_mut().for_each(Walk::reset);
@@ -163,7 +169,11 @@ impl Exchange {
         self.headers.set(head.headers.iter().copied());
         self.naming.reset(head, !plan.reads_bodies());
         if reads(head, plan, api) {
-            self.phase = Phase::Reading(Hold::new(head, plan.settings.decide_after_bytes, now));
+            let hold = Hold::new(head, plan.settings.decide_after_bytes, now);
+            self.phase = Phase::Reading(match self.is_dry_run {
+                true => hold.in_passing(),
+                false => hold,
+            });
         } else {
             self.reader.finish();
         }
@@ -173,7 +183,7 @@ impl Exchange {
     pub fn hold(&self) -> Option<&Hold> {
         match &self.phase {
             Phase::Reading(hold) => Some(hold),
-            Phase::Deciding | Phase::Sent(_) | Phase::Done => None,
+            Phase::Deciding | Phase::Left(_) | Phase::Sent(_) | Phase::Done => None,
         }
     }
 
@@ -181,7 +191,7 @@ impl Exchange {
     pub fn hold_mut(&mut self) -> Option<&mut Hold> {
         match &mut self.phase {
             Phase::Reading(hold) => Some(hold),
-            Phase::Deciding | Phase::Sent(_) | Phase::Done => None,
+            Phase::Deciding | Phase::Left(_) | Phase::Sent(_) | Phase::Done => None,
         }
     }
 
@@ -200,7 +210,7 @@ impl Exchange {
     pub fn targets(&self) -> Option<&ByRole<Target>> {
         match &self.phase {
             Phase::Sent(targets) => Some(targets),
-            Phase::Reading(_) | Phase::Deciding | Phase::Done => None,
+            Phase::Reading(_) | Phase::Deciding | Phase::Left(_) | Phase::Done => None,
         }
     }
 
@@ -208,7 +218,7 @@ impl Exchange {
     pub fn targets_mut(&mut self) -> Option<&mut ByRole<Target>> {
         match &mut self.phase {
             Phase::Sent(targets) => Some(targets),
-            Phase::Reading(_) | Phase::Deciding | Phase::Done => None,
+            Phase::Reading(_) | Phase::Deciding | Phase::Left(_) | Phase::Done => None,
         }
     }
 
@@ -248,12 +258,35 @@ impl Exchange {
         Ok(())
     }
 
+    /// Records that a dry run has decided it, for the endpoint at this address if for any.
+    pub fn leave_picked(&mut self, picked: Option<Arc<str>>) {
+        if self.is_undecided() {
+            self.phase = Phase::Left(picked);
+        }
+    }
+
+    /// Returns what a dry run has decided; only once.
+    pub fn take_picked(&mut self) -> Option<Option<Arc<str>>> {
+        match std::mem::replace(&mut self.phase, Phase::Done) {
+            Phase::Left(picked) => Some(picked),
+            other => {
+                self.phase = other;
+                None
+            }
+        }
+    }
+
+    /// Records that these endpoints serve it after a dry run.
+    pub fn serve(&mut self, targets: ByRole<Target>) {
+        self.phase = Phase::Sent(targets);
+    }
+
     /// Records that no endpoint serves it any more. Returns those that did, each with what it still counts there.
     #[must_use]
     pub fn finish(&mut self) -> Option<ByRole<Target>> {
         match std::mem::replace(&mut self.phase, Phase::Done) {
             Phase::Sent(targets) => Some(targets),
-            Phase::Reading(_) | Phase::Deciding | Phase::Done => None,
+            Phase::Reading(_) | Phase::Deciding | Phase::Left(_) | Phase::Done => None,
         }
     }
 

@@ -75,6 +75,15 @@ impl Hold {
         }
     }
 
+    /// Returns how the body of a request is read that the host does not keep back: as it passes, unchanged.
+    pub fn in_passing(self) -> Self {
+        Self {
+            demand: BodyDemand::Streaming,
+            rewritten: true,
+            ..self
+        }
+    }
+
     /// Returns the time from which `timeout` counts: after it, the request is due; of all held requests, the one
     /// with the earliest base is released first. It is as long after the beginning as the body's bytes take at
     /// [`MIN_BYTES_PER_SECOND`], but no later than the arrival of the last of them, and bounded. It only grows,

@@ -18,6 +18,7 @@ mod costs;
 mod deadlines;
 mod decide;
 mod dispatcher;
+mod dry_run;
 mod effect;
 mod ejection;
 mod exchange;
@@ -257,7 +258,9 @@ impl Picker {
         };
         if let Some(hold) = exchange.hold() {
             let body = hold.demand;
-            dispatcher.effects.push_back(Effect::Hold { id, body });
+            if !exchange.is_dry_run {
+                dispatcher.effects.push_back(Effect::Hold { id, body });
+            }
             dispatcher.bound_memory(&mut exchange);
         } else {
             dispatcher.decide(&mut exchange);

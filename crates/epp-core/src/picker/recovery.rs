@@ -54,7 +54,8 @@ impl LocalReply {
     /// such requests to the host's own load balancing. It depends on the plan only, so that it can be
     /// prepared before anything panics.
     pub fn on_defect(plan: &Plan) -> Option<Self> {
-        let closes = plan.settings.failure_mode == FailureMode::FailClose;
+        let settings = &plan.settings;
+        let closes = settings.failure_mode == FailureMode::FailClose && !settings.dry_run;
         closes.then(|| Self::defect(plan.dialect))
     }
 }

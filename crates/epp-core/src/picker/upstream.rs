@@ -111,7 +111,7 @@ impl Dispatcher {
     /// Returns whether the host is to look up where the response to this request comes from.
     pub fn wants_upstream(&mut self, exchange: &Exchange) -> bool {
         let Some(target) = exchange.primary() else {
-            return false;
+            return exchange.is_dry_run;
         };
         // After a retry it may be another endpoint, which then is the one that holds the prompt.
         let needed = exchange.awaits_proof() || !exchange.proposed_model.is_empty();
@@ -120,6 +120,9 @@ impl Dispatcher {
 
     /// Handles the response's headers; `upstream` is given if [`Self::wants_upstream`] requested it.
     pub fn begin_response(&mut self, exchange: &mut Exchange, upstream: Option<&Upstream>) {
+        if exchange.is_dry_run {
+            self.compare(exchange, upstream);
+        }
         if upstream.is_some_and(|upstream| upstream.status.is_some() && !upstream.is_success()) {
             self.prefixes.refute(exchange, &self.endpoints);
         }

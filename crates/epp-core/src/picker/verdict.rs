@@ -197,6 +197,9 @@ impl Picker {
         let (pool, monitor) = (endpoints.pool(), &endpoints.monitor);
         self.discovery_conditions(&mut met);
         let cluster = plan.cluster();
+        if plan.settings.dry_run {
+            met.add(Finding::DryRun, format_args!("cluster {cluster}"));
+        }
         let basis = endpoints.decision_basis();
         if basis == DecisionBasis::Nothing {
             met.add(Finding::BalancedBlindly, format_args!("cluster {cluster}"));

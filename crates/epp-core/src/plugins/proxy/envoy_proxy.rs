@@ -5,6 +5,7 @@
 //! |---|---|---|
 //! | `cluster` | the discovery's | the cluster whose requests are ours |
 //! | `requests` | `ofCluster` | which requests are ours: those whose route leads to the cluster, or `all` that pass the filter (saves asking Envoy for the route of each; for a listener that leads nowhere else) |
+//! | `dryRun` | false | decide, count and explain each request, and leave it as it is: no header of it is set or removed, its body is not held, no local reply is sent, and no endpoint is ejected. `epp_wasm_dry_run_total` compares the decisions with what Envoy does |
 //! | `destinationHeader` | `x-gateway-destination-endpoint` | the header that names the endpoint to Envoy's `override_host` policy |
 //! | `failureMode` | `FailClose` | if no endpoint can be picked: `FailClose` replies as the Endpoint Picker does, `FailOpen` leaves the choice to the cluster's fallback policy |
 //! | `missingPrefill` | `reject` | if another endpoint was to compute the prompt and there is none: `reject` fails the request as llm-d-router does since August 2026, `decodeOnly` lets the decode endpoint compute it, as before |
@@ -126,7 +127,9 @@ fn read_picker(fields: &mut Fields<'_>) -> PickerSettings {
     ];
     let default = PickerSettings::default();
     let shortest = Duration::from_millis(1);
+    let dry_run = fields.boolean("dryRun", default.dry_run);
     PickerSettings {
+        dry_run,
         destination_header: fields
             .string("destinationHeader", &default.destination_header)
             .to_ascii_lowercase(),
@@ -145,7 +148,8 @@ fn read_picker(fields: &mut Fields<'_>) -> PickerSettings {
         correct_queue: fields.boolean("correctQueue", default.correct_queue),
         correct_index: fields.boolean("correctIndex", default.correct_index),
         share_state: fields.boolean("shareState", default.share_state),
-        outlier_detection: read_outlier_detection(fields),
+        // It judges endpoints by the picker's own requests, and probes them with those.
+        outlier_detection: read_outlier_detection(fields).filter(|_| !dry_run),
         max_index_bytes: fields.positive("maxIndexBytes", 64 << 20) as usize,
         explain: fields.boolean("explain", default.explain),
         strict: fields.boolean("strict", default.strict),
