@@ -23,6 +23,7 @@ export FUZZ_SECONDS
 
 .PHONY: help run test test-host test-faults faults-report fuzz bench compare bench-report balancing check
 .PHONY: wasm wasm-faults envoy clients generate eppctl reproducible image prometheus browser chart-check crds
+.PHONY: dist dist-reproducible
 .PHONY: clean toolchain
 # Targets share target/ and two cores, so they do not run in parallel.
 .NOTPARALLEL:
@@ -103,9 +104,16 @@ generate: toolchain ## Regenerate docs/schema.json, configuration.md, metrics.md
 
 eppctl: toolchain ## Build the command-line tool: target/release/eppctl
 	cargo build --release --locked --package eppctl
+	@scripts/stamp target/release/eppctl
 
 reproducible: wasm ## Check that the module is byte-for-byte reproducible
 	@scripts/reproducible
+
+dist: wasm ## Build all files of a release (docs/releasing.md) into target/dist: minutes
+	@scripts/dist
+
+dist-reproducible: dist ## Check that all files of a release are byte-for-byte reproducible: minutes more
+	@scripts/reproducible --dist
 
 image: wasm ## Write the module as an OCI image to target/image
 	@scripts/image $(EPP_WASM) target/image $$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)

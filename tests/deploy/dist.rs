@@ -1,0 +1,134 @@
+//! `make dist`: what it packages has the same bytes each time, and `scripts/verify-dist` finds whatever is wrong with it.
+//!
+//! It packages the module of the other tests, which also stands for the programs: to build those takes minutes.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use build_stamp::Placeholder;
+use envoy_harness::path_of;
+
+use crate::envoy::{self, top};
+
+static STAMP: Placeholder = Placeholder::new(env!("CARGO_PKG_VERSION"));
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Packages a release into a folder.
+fn package(folder: &Path) {
+    let module = path_of("EPP_WASM");
+    let found = STAMP.verify(&fs::read(&module).unwrap()).unwrap();
+    assert!(found.intact, "make wasm stamps the module");
+    let module = module.to_string_lossy().into_owned();
+    let output = Command::new(top().join("scripts/package"))
+        .arg(folder)
+        .arg(found.stamp.commit())
+        .arg(&module)
+        .args(["x86_64", "aarch64"].map(|of| format!("{of}-unknown-linux-musl={module}")))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+/// Returns what is wrong with a folder. What is tested was built from a commit with changes, or is.
+fn verify(folder: &Path) -> Result<String, String> {
+    let mut command = Command::new(top().join("scripts/verify-dist"));
+    let output = command.arg("--development").arg(folder).output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match output.status.success() {
+        true => Ok(text(&output.stdout)),
+        false => Err(text(&output.stderr)),
+    }
+}
+
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().path());
+    let name = |file: &Path| file.file_name().unwrap().to_string_lossy().into_owned();
+    files
+        .map(|file| (name(&file), fs::read(&file).unwrap()))
+        .collect()
+}
+
+/// Writes the sums of a folder's files anew, as whoever replaces a file would.
+fn sum_again(folder: &Path) {
+    let script = "rm SHA256SUMS && sha256sum -- * >../sums && mv ../sums SHA256SUMS";
+    let shell = Command::new("sh")
+        .args(["-ec", script])
+        .current_dir(folder)
+        .status();
+    assert!(shell.unwrap().success());
+}
+
+#[test]
+fn a_release_is_reproducible_and_whatever_is_changed_in_it_is_found() {
+    let parent = envoy::folder();
+    let (first, second) = (parent.path().join("first"), parent.path().join("second"));
+    package(&first);
+    package(&second);
+    let original = files(&first);
+    assert!(original == files(&second), "two packagings differ");
+    assert_eq!(original.len(), 8, "{:?}", original.keys());
+    let said = verify(&first).unwrap();
+    assert!(
+        said.contains(&format!("epp-wasm {VERSION} from commit")),
+        "{said}"
+    );
+
+    for (name, bytes) in &original {
+        let file = first.join(name);
+        let mut changed = bytes.clone();
+        let middle = changed.len() / 2;
+        changed[middle] ^= 1;
+        fs::write(&file, changed).unwrap();
+        verify(&first).unwrap_err();
+        fs::remove_file(&file).unwrap();
+        let said = verify(&first).unwrap_err();
+        assert!(said.contains("missing"), "{name}: {said}");
+        fs::write(&file, bytes).unwrap();
+    }
+    fs::write(first.join("more"), "").unwrap();
+    assert!(verify(&first)
+        .unwrap_err()
+        .contains("more: not in SHA256SUMS"));
+    sum_again(&first);
+    assert!(verify(&first).unwrap_err().contains("is about other files"));
+    fs::remove_file(first.join("more")).unwrap();
+    sum_again(&first);
+    verify(&first).unwrap();
+
+    // A patched module whose sum was corrected, too.
+    let module = format!("epp_wasm-{VERSION}.wasm");
+    let mut patched = original[&module].clone();
+    *patched.last_mut().unwrap() ^= 1;
+    fs::write(first.join(&module), &patched).unwrap();
+    sum_again(&first);
+    let said = verify(&first).unwrap_err();
+    assert!(said.contains("is about other files"), "{said}");
+    let statement = format!("epp-wasm-{VERSION}.intoto.json");
+    let text = String::from_utf8(original[&statement].clone()).unwrap();
+    let sum = |bytes: &[u8]| STAMP.verify(bytes).unwrap().sha256;
+    let text = text.replace(&sum(&original[&module]), &sum(&patched));
+    fs::write(first.join(statement), text).unwrap();
+    sum_again(&first);
+    let said = verify(&first).unwrap_err();
+    assert!(
+        said.contains("the module: its stamp has the digest"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_build_with_changes_is_no_release() {
+    let parent = envoy::folder();
+    let folder = parent.path().join("dist");
+    package(&folder);
+    let mut command = Command::new(top().join("scripts/verify-dist"));
+    let output = command.arg(&folder).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    // The stamp has twelve digits of the commit, which is not enough to fetch it.
+    assert!(said.contains("not a release"), "{said}");
+}
