@@ -29,21 +29,23 @@ fn bootstraps() -> Vec<PathBuf> {
     files
 }
 
-fn production(name: &str) -> PathBuf {
+pub fn production(name: &str) -> PathBuf {
     top().join("envoy/production").join(name)
 }
 
 /// An Envoy of a template.
-struct Running {
+pub struct Running {
     /// Stopped before its files are removed.
     _envoy: Process,
-    stage: Stage,
+    /// What it was started with.
+    pub stage: Stage,
     llm: u16,
     metrics: u16,
 }
 
 impl Running {
-    fn start(template: &Path) -> Self {
+    /// Starts one.
+    pub fn start(template: &Path) -> Self {
         Self::of(Stage::set(template))
     }
 
@@ -70,7 +72,8 @@ impl Running {
         running
     }
 
-    fn ask(&self, host: &str, prompt: &str) -> Response {
+    /// Sends a request.
+    pub fn ask(&self, host: &str, prompt: &str) -> Response {
         // What a client must not be able to say.
         self.ask_for(host, prompt, "127.0.0.1:1")
     }
@@ -95,12 +98,13 @@ impl Running {
         .unwrap()
     }
 
-    fn page(&self) -> String {
+    /// Returns the metrics.
+    pub fn page(&self) -> String {
         client::get(self.metrics, "/stats/prometheus").unwrap().body
     }
 
     /// The sum of a metric's values over the lines that have these labels.
-    fn counted(&self, name: &str, labels: &[&str]) -> u64 {
+    pub fn counted(&self, name: &str, labels: &[&str]) -> u64 {
         let page = self.page();
         let own = page
             .lines()
@@ -255,7 +259,7 @@ fn where_the_filter_cannot_run_a_client_still_chooses_nothing() {
         let listeners = &mut stage.config["static_resources"]["listeners"];
         let manager = &mut listeners[0]["filter_chains"][0]["filters"][0]["typed_config"];
         let filters = manager["http_filters"].as_sequence_mut().unwrap();
-        filters.retain(|filter| filter["name"] != "envoy.filters.http.wasm");
+        filters.retain(|filter| filter["name"] == "envoy.filters.http.router");
         assert_eq!(filters.len(), 1);
         let running = Running::of(stage);
         for (host, cluster) in running.pools() {
@@ -375,6 +379,7 @@ fn common_parts_of_the_templates_are_the_same() {
     let first = read(&production("static.yaml"));
     for name in [
         "eds.yaml",
+        "ecds.yaml",
         "dns.yaml",
         "tls.yaml",
         "two-pools.yaml",

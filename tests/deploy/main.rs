@@ -12,6 +12,7 @@
 
 mod bootstraps;
 mod commands;
+mod dist;
 mod envoy;
 mod image;
 mod istio;
@@ -19,3 +20,4 @@ mod monitoring;
 mod stage;
 mod status;
 mod tls;
+mod upgrade;

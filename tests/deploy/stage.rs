@@ -6,7 +6,7 @@
 //! | any other address and port | that of a simulated model server, the same for the same |
 //! | a host's name | `localhost`, so that it is looked up |
 //! | `/run/envoy/`, `/etc/envoy/` | a folder of the test's |
-//! | `/etc/envoy/epp_wasm.wasm`, `target/epp_wasm.wasm` | the module |
+//! | `/etc/envoy/epp_wasm.wasm`, also with a version, `target/epp_wasm.wasm` | the module |
 //!
 //! A model server that is reached over TLS gets an Envoy of its own in front of it, see `tls`.
 
@@ -48,6 +48,12 @@ impl Stage {
             let mut endpoints = read(&eds);
             stage.place(&mut endpoints);
             stage.write("eds/endpoints.yaml", &endpoints);
+        }
+        let filter = template.with_extension("").join("epp.yaml");
+        if filter.exists() {
+            let mut filter = read(&filter);
+            stage.place_paths(&mut filter);
+            stage.write("ecds/epp.yaml", &filter);
         }
         let text = fs::read_to_string(template).unwrap();
         stage.fill(read(template), text.contains("/etc/envoy/tls/"));
@@ -158,7 +164,9 @@ impl Stage {
 
     fn place_path(&self, text: &mut String) {
         let module = path_of("EPP_WASM").to_string_lossy().into_owned();
-        if text == "/etc/envoy/epp_wasm.wasm" || text == "target/epp_wasm.wasm" {
+        let version = text.strip_prefix("/etc/envoy/epp_wasm-");
+        let versioned = version.is_some_and(|rest| rest.ends_with(".wasm"));
+        if versioned || text == "/etc/envoy/epp_wasm.wasm" || text == "target/epp_wasm.wasm" {
             *text = module;
         } else if let Some(rest) = text.strip_prefix("/etc/envoy/") {
             *text = self.folder.path().join(rest).to_string_lossy().into_owned();
