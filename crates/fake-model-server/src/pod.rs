@@ -158,6 +158,8 @@ struct State {
     pinned: Pinned,
     seen: Vec<ReceivedRequest>,
     work: Work,
+    /// Tokens of all responses, which [`Pod::forget`] does not forget: a real server's counter does not go back.
+    generated: usize,
     active: HashMap<String, usize>,
     waiting: HashMap<String, usize>,
 }
@@ -201,6 +203,7 @@ impl Pod {
                 pinned: Pinned::default(),
                 seen: Vec::new(),
                 work: Work::default(),
+                generated: 0,
                 active: HashMap::new(),
                 waiting: HashMap::new(),
             }),
@@ -255,7 +258,10 @@ impl Pod {
     }
 
     pub(crate) fn count(&self, add: impl FnOnce(&mut Work)) {
-        add(&mut self.state().work);
+        let mut state = self.state();
+        let before = state.work.generated_tokens;
+        add(&mut state.work);
+        state.generated += state.work.generated_tokens - before;
     }
 
     /// Returns the number of requests for the metrics page.
@@ -294,7 +300,7 @@ impl Pod {
                 .unwrap_or_else(|| names(&state.waiting)),
             max_lora: pinned.max_lora.unwrap_or(self.settings.max_lora),
             received: state.seen.len(),
-            generated: state.work.generated_tokens,
+            generated: state.generated,
             cache_blocks: self.settings.cache_blocks,
         }
     }
