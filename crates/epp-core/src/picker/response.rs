@@ -256,6 +256,9 @@ impl Dispatcher {
 }
 
 fn count_tokens(statistics: &mut Statistics, recording: &Recording, usage: &Usage) {
+    if usage.prompt.is_some() && recording.predicted.is_some_and(|share| share > 0.0) {
+        statistics.count_expected_hit(usage.cached.is_some());
+    }
     let (metrics, model) = (&mut statistics.registry, &recording.model);
     if let Some(output) = usage.completion {
         metrics.observe(model.output, output as f64);

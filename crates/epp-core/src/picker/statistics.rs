@@ -104,6 +104,8 @@ pub struct Statistics {
     /// Requests without an endpoint: those refused, and those left to the host once the endpoints were discovered.
     refused: u64,
     unrouted: u64,
+    /// Responses in a row that should have had cached tokens and did not say how many.
+    silent_on_cache: u64,
     /// Requests that are not the pool's.
     pub left_alone: LeftAlone,
 }
@@ -132,6 +134,7 @@ impl Statistics {
             event: Event::default(),
             refused: 0,
             unrouted: 0,
+            silent_on_cache: 0,
             left_alone: LeftAlone::default(),
         }
     }
@@ -235,6 +238,20 @@ impl Statistics {
     /// A request is left to the host before the endpoints were discovered.
     pub fn count_undiscovered(&mut self) {
         self.registry.add(FALLBACKS, ErrorCode("NotDiscovered"), 1);
+    }
+
+    /// A response reports its usage, of a prompt that is probably cached in part; `reported`: with cached tokens.
+    pub fn count_expected_hit(&mut self, reported: bool) {
+        self.silent_on_cache = if reported {
+            0
+        } else {
+            self.silent_on_cache + 1
+        };
+    }
+
+    /// Returns how many responses in a row should have had cached tokens and did not say how many.
+    pub fn silent_on_cache(&self) -> u64 {
+        self.silent_on_cache
     }
 
     /// Returns how many requests without an endpoint were refused, and how many were left to the host.

@@ -25,6 +25,10 @@ const RECENT: Duration = Duration::from_secs(30);
 /// 4 GiB, and a container has less for all its workers.
 pub const HIGH_MEMORY: u64 = 512 << 20;
 
+/// Responses in a row without cached tokens that the index expects: a server that reports them leaves them out where
+/// there are none, and the index is not wrong that often.
+const MANY_RESPONSES: u64 = 100;
+
 /// Endpoints that a detail names.
 const MAX_NAMED: usize = 3;
 
@@ -272,6 +276,10 @@ impl Picker {
         }
         if statistics.registry.is_full() {
             met.add(Finding::SeriesBound, format_args!("one worker"));
+        }
+        if statistics.silent_on_cache() >= MANY_RESPONSES {
+            let detail = format_args!("{MANY_RESPONSES} responses in a row");
+            met.add(Finding::NoCachedTokens, detail);
         }
         met.0
     }

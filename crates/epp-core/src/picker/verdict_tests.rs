@@ -196,6 +196,19 @@ fn a_host_that_was_not_tested_is_noted() {
 }
 
 #[test]
+fn servers_that_do_not_report_cached_tokens_are_noted_until_one_does() {
+    let mut host = Host::new();
+    host.run(5);
+    for _ in 0..MANY_RESPONSES {
+        host.picker.dispatcher.statistics.count_expected_hit(false);
+    }
+    assert_eq!(host.run(10).len(), 1);
+    host.picker.dispatcher.statistics.count_expected_hit(true);
+    host.run(10);
+    assert_eq!(host.findings(), [("no-cached-tokens", 0)]);
+}
+
+#[test]
 fn a_count_is_going_on_for_a_while_after_it_last_grew() {
     let mut recent = Recent::default();
     let at = |seconds| Instant::default().after(Duration::from_secs(seconds));
