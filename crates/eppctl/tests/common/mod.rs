@@ -59,3 +59,34 @@ pub fn documents() -> Vec<(String, String)> {
     assert!(documents.len() > 50, "only {} documents", documents.len());
     documents
 }
+
+/// A filter at an Istio gateway as Istio documents it, with three faults and a misspelt plugin.
+pub const PLAIN: &str = r#"apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: picker, namespace: models}
+spec:
+  configPatches:
+  - applyTo: HTTP_FILTER
+    match: {context: GATEWAY}
+    patch:
+      operation: INSERT_BEFORE
+      value:
+        name: picker
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm
+          config:
+            vm_config: {runtime: envoy.wasm.runtime.v8}
+            configuration:
+              "@type": type.googleapis.com/google.protobuf.StringValue
+              value: |
+                apiVersion: llm-d.ai/v1alpha1
+                kind: EndpointPickerConfig
+                plugins:
+                - {name: members, type: envoy-cluster-discovery, parameters: {clusters: ["outbound|80||a.models.svc"]}}
+                - type: kv-cache-utilization-scorrer
+                - type: prefix-cache-scorer
+                schedulingProfiles:
+                - name: default
+                  plugins: [{pluginRef: prefix-cache-scorer}]
+                dataLayer: {discovery: {pluginRef: members}}
+"#;
