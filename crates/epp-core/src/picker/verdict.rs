@@ -199,6 +199,16 @@ impl Picker {
         let mut met = Met::default();
         let (plan, endpoints) = (self.plan(), &self.dispatcher.endpoints);
         let (pool, monitor) = (endpoints.pool(), &endpoints.monitor);
+        if let Some((major, minor, patch)) = self.host.untested_version {
+            met.add(
+                Finding::EnvoyUntested,
+                format_args!("Envoy {major}.{minor}.{patch}"),
+            );
+        }
+        if plan.settings.dry_run {
+            let cluster = plan.cluster();
+            met.add(Finding::DryRun, format_args!("cluster {cluster}"));
+        }
         self.discovery_conditions(&mut met);
         let cluster = plan.cluster();
         if plan.settings.dry_run {
@@ -239,12 +249,6 @@ impl Picker {
             met.add(
                 Finding::OwnCounts,
                 format_args!("{fresh} of {all} endpoints have fresh metrics"),
-            );
-        }
-        if let Some((major, minor, patch)) = self.host.untested_version {
-            met.add(
-                Finding::EnvoyUntested,
-                format_args!("Envoy {major}.{minor}.{patch}"),
             );
         }
         met.0

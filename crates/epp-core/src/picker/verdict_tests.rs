@@ -209,6 +209,15 @@ fn servers_that_do_not_report_cached_tokens_are_noted_until_one_does() {
 }
 
 #[test]
+fn a_dry_run_is_noted_also_where_the_pool_is_empty() {
+    let mut host = Host::new();
+    host.members = Some(Vec::new());
+    host.picker.dispatcher.plan.settings.dry_run = true;
+    host.run(10);
+    assert_eq!(host.findings(), [("dry-run", 1), ("pool-empty", 1)]);
+}
+
+#[test]
 fn a_count_is_going_on_for_a_while_after_it_last_grew() {
     let mut recent = Recent::default();
     let at = |seconds| Instant::default().after(Duration::from_secs(seconds));
