@@ -36,7 +36,7 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    fn start(folder: &Folder, targets: [u16; 2]) -> Self {
+    fn start(folder: &Folder, targets: [u16; 3]) -> Self {
         let targets = targets.map(|port| format!("\"127.0.0.1:{port}\""));
         let targets = targets.join(", ");
         let config = format!(
@@ -142,6 +142,18 @@ fn refusing() -> (Stage, Process) {
     (stage, envoy)
 }
 
+/// Starts an Envoy whose configuration disaggregates, and sends it a prompt that is too short for that.
+fn disaggregating() -> (Stage, Process) {
+    let stage = Stage::set(&top().join("envoy/disaggregated.yaml"));
+    let envoy = envoy::start(&stage.folder, "envoy", &stage.text());
+    let port = stage.port(10_000);
+    wait_until("Envoy responds", || {
+        client::get(port, "/v1/models").is_ok_and(|response| response.status == 200)
+    });
+    assert_eq!(client::complete(port, "demo", "When?").status, 200);
+    (stage, envoy)
+}
+
 /// Requests that leave a trace in every metric: cached ones, ones served elsewhere. They go on until `enough`
 /// says so, which is checked after every twentieth.
 fn traffic(stage: &mut Stage, port: u16, mut enough: impl FnMut() -> bool) {
@@ -170,8 +182,9 @@ fn every_expression_finds_something() {
     let mut stage = Stage::set(&top().join("envoy/envoy.yaml"));
     let (port, admin) = (stage.port(10_000), stage.port(9_901));
     let _envoy = envoy::start(&stage.folder, "envoy", &stage.text());
-    let (other, _refusing) = refusing();
-    let targets = [admin, other.port(9_901)];
+    let (refusing, _refusing) = refusing();
+    let (disaggregating, _disaggregating) = disaggregating();
+    let targets = [admin, refusing.port(9_901), disaggregating.port(9_901)];
     let prometheus = Prometheus::start(&stage.folder, targets);
     wait_until("Envoy responds", || {
         client::get(port, "/v1/models").is_ok_and(|response| response.status == 200)

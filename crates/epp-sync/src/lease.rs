@@ -10,7 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::shared::Shared;
+use crate::shared::{Found, Shared};
 
 /// Ticks without a heartbeat after which the holder is considered gone: half a second at 50 ms. A holder
 /// sends one every tick; ten missed ones are more than a hiccup.
@@ -40,6 +40,8 @@ pub struct Lease {
     holds: bool,
     serves: bool,
     yielded: bool,
+    /// Whether this VM took it from one that had not given it up.
+    took: bool,
 }
 
 impl Lease {
@@ -54,7 +56,13 @@ impl Lease {
             holds: false,
             serves: false,
             yielded: false,
+            took: false,
         }
+    }
+
+    /// Returns whether the VM that polled before this one is gone, without having given the lease up.
+    pub fn follows_a_lost_vm(&self) -> bool {
+        self.took
     }
 
     /// This VM serves requests.
@@ -66,10 +74,14 @@ impl Lease {
     /// next tick.
     pub fn tick(&mut self, shared: &mut Shared<'_>) -> bool {
         let (found, version) = shared.get(&self.key, |_| true);
+        let unrecognised = found == Found::Unrecognised;
         let record: Option<Record> = found.value();
         self.holds = match record {
             Some(record) if record.holder == Some(self.own) => self.keep(shared, version),
-            record => self.wait(shared, version, record),
+            record => {
+                self.took = unrecognised || record.is_some_and(|record| record.holder.is_some());
+                self.wait(shared, version, record)
+            }
         };
         self.holds
     }
@@ -136,6 +148,23 @@ mod tests {
 
     fn tick(lease: &mut Lease, store: &mut dyn Store) -> bool {
         lease.tick(&mut Shared::new(store, &mut Traffic::default()))
+    }
+
+    #[test]
+    fn a_lost_vm_is_told_from_none_and_from_one_that_gave_the_lease_up() {
+        let mut memory = InProcess::default();
+        let [mut first, mut second, mut third] = [1, 2, 3].map(lease);
+        let take = |lease: &mut Lease, memory: &mut InProcess| {
+            assert!((0..TAKEOVER).any(|_| tick(lease, memory)));
+            lease.follows_a_lost_vm()
+        };
+        assert!(!take(&mut first, &mut memory), "there was none");
+        assert!(take(&mut second, &mut memory), "the first is gone");
+        second.serve();
+        assert!(!tick(&mut second, &mut memory), "it gives the lease up");
+        assert!(!take(&mut third, &mut memory));
+        memory.set("lease", b"another version's", None);
+        assert!(take(&mut first, &mut memory));
     }
 
     fn holders(leases: &[Lease]) -> Vec<u64> {

@@ -109,6 +109,9 @@ impl Sharing {
             }
             if polls && !picker.polls() {
                 this.findings.take_over(&mut picker, shared);
+                if this.lease.follows_a_lost_vm() {
+                    picker.reset_ejection_gauges();
+                }
             }
             picker.set_polling(polls);
         });

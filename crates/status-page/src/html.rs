@@ -5,6 +5,7 @@ use maud::{html, Markup, PreEscaped, DOCTYPE};
 use super::{verdict, Decided, Pool, Totals, Vm, REFRESH};
 use epp_core::endpoints::store;
 use epp_core::findings::{Condition, Severity};
+use epp_core::picker::shown as rounded;
 use epp_core::picker::status::{Candidate, DecisionBasis, PlanSummary, RecentDecision};
 use epp_core::picker::HIGH_MEMORY;
 use epp_core::scheduling::{Endpoint, Freshness, Slot};
@@ -407,7 +408,7 @@ fn decision(pool: &Pool, decided: &Decided<'_>, scorers: &[(String, f64)], now: 
                 tr.pick[position < shown.picks] {
                     @if position == 0 { (facts(decided, rows, now)) }
                     td.l { (pool.named(candidate)) }
-                    td { (format!("{:.3}", candidate.sum)) }
+                    td { (format!("{:.3}", rounded(candidate.sum.into(), 1e-3))) }
                     @for scorer in scorers { td { (given(decided, candidate, scorer)) } }
                 }
             }

@@ -239,7 +239,8 @@ impl<'de> Visitor<'de> for Build<'_> {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Node, E> {
-        Ok(Node::Number(value))
+        // -0 and 0 are the same, and only one of them is shown.
+        Ok(Node::Number(value + 0.0))
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Node, E> {

@@ -24,7 +24,8 @@ impl<'p> Sample<'p> {
     pub fn parse(text: &'p [u8]) -> Option<Self> {
         let (labels, rest) = Labels::parse(text)?;
         let mut words = words(rest);
-        let value = parsed(words.next()?)?;
+        // -0 and 0 are the same, and only one of them is shown.
+        let value = parsed::<f64>(words.next()?)? + 0.0;
         let timestamp = match words.next() {
             Some(word) => Some(parsed(word)?),
             None => None,
@@ -185,6 +186,7 @@ mod tests {
             assert_eq!(value(text), Some(expected), "{text:?}");
         }
         assert!(value(" NaN").unwrap().is_nan());
+        assert!(value(" -0.0").unwrap().is_sign_positive());
     }
 
     #[test]

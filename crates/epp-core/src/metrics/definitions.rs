@@ -42,6 +42,8 @@ pub struct Description {
     pub kind: &'static str,
     /// The names of its labels beside the pool.
     pub labels: &'static [&'static str],
+    /// The upper bounds of a histogram's buckets but the last, which has none; empty for other metrics.
+    pub bounds: &'static [f64],
     /// Its meaning, in a sentence.
     pub meaning: &'static str,
 }
@@ -50,6 +52,11 @@ impl<L> Counter<L> {
     const fn new(name: &'static str) -> Self {
         let labels = PhantomData;
         Self { name, labels }
+    }
+
+    /// Returns no bounds: it has no buckets.
+    const fn bounds(&self) -> &'static [f64] {
+        &[]
     }
 
     /// Returns its name.
@@ -62,6 +69,11 @@ impl<L> Gauge<L> {
     const fn new(name: &'static str) -> Self {
         let labels = PhantomData;
         Self { name, labels }
+    }
+
+    /// Returns no bounds: it has no buckets.
+    const fn bounds(&self) -> &'static [f64] {
+        &[]
     }
 
     /// Returns its name.
@@ -148,6 +160,7 @@ macro_rules! catalogue {
                 name: $metric.name(),
                 kind: stringify!($kind),
                 labels: <$labels as Labels>::NAMES,
+                bounds: $metric.bounds(),
                 meaning: concat!($($doc),+),
             },
         )+];
@@ -225,7 +238,7 @@ catalogue! {
     INFLIGHT_REQUESTS: Gauge<Endpoint<'_>> = ("llm_d_epp_inflight_requests");
     /// Tokens that the requests in flight at an endpoint still cost it, where a scorer uses them.
     INFLIGHT_TOKENS: Gauge<Endpoint<'_>> = ("llm_d_epp_inflight_tokens");
-    /// Whether an endpoint is ejected for this reason: 1 or 0.
+    /// Whether an endpoint is ejected for this reason: 1, or 0 once it was.
     EJECTED: Gauge<Ejection<'_>> = ("epp_wasm_endpoint_ejected");
     /// Ejections of an endpoint.
     EJECTIONS: Counter<Ejection<'_>> = ("epp_wasm_ejections_total");
@@ -233,8 +246,13 @@ catalogue! {
     /// failed at two endpoints and was served by none, `majority` requests to more than half of the endpoints failed.
     SUPPRESSED_EJECTIONS: Counter<Suppression> = ("epp_wasm_ejections_suppressed_total");
 
-    /// Share of a prompt's blocks that the picked endpoint is expected to hold.
+    /// Share of a prompt's blocks that the picked endpoint is expected to hold. Its sum grows by whole numbers: for a
+    /// mean, divide `epp_wasm_prefix_indexer_hit_blocks_total` by `epp_wasm_prefix_indexer_queried_blocks_total`.
     PREFIX_HIT_RATIO: Histogram<NoLabels> = ("llm_d_epp_prefix_indexer_hit_ratio", SHARE_BOUNDS);
+    /// Blocks of the prompts that were looked up in the prefix index and given an endpoint.
+    PREFIX_QUERIED_BLOCKS: Counter<NoLabels> = ("epp_wasm_prefix_indexer_queried_blocks_total");
+    /// Blocks of these prompts that the picked endpoint is expected to hold.
+    PREFIX_HIT_BLOCKS: Counter<NoLabels> = ("epp_wasm_prefix_indexer_hit_blocks_total");
     /// Time to look up one part of a prompt in the prefix index, of one look-up in 17.
     LOOKUP_TIME: Histogram<NoLabels> = ("epp_wasm_prefix_lookup_duration_seconds", DECISION_BOUNDS);
     /// Entries of the prefix index.
@@ -261,8 +279,9 @@ catalogue! {
     OUTPUT_TOKENS: Histogram<Model<'_>> = ("llm_d_epp_request_output_tokens", OUTPUT_TOKENS_BOUNDS);
     /// Tokens of prompts that the model server had in its cache.
     CACHED_TOKENS: Histogram<Model<'_>> = ("llm_d_epp_request_cached_tokens", INPUT_TOKENS_BOUNDS);
-    /// Share of a prompt's tokens that the model server had in its cache.
-    CACHED_SHARE: Histogram<Model<'_>> = ("epp_wasm_request_cached_ratio", SHARE_BOUNDS);
+    /// Tokens of the prompts whose responses say how many were cached. The cached share of them is the sum of
+    /// `llm_d_epp_request_cached_tokens` divided by this.
+    REPORTING_INPUT_TOKENS: Counter<Model<'_>> = ("epp_wasm_reporting_input_tokens_total");
     /// Tokens that the prefix index expected to be cached, of the requests of `epp_wasm_reported_cached_tokens_total`.
     PREDICTED_CACHED_TOKENS: Counter<Model<'_>> = ("epp_wasm_predicted_cached_tokens_total");
     /// Tokens that were cached, as the model servers count them.

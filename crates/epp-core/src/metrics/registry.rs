@@ -12,8 +12,8 @@ use super::labels::Labels;
 use super::{MetricId, MetricKind, MetricUpdate};
 
 /// Series that are kept apart, a histogram counting for each of its buckets. Envoy never forgets a statistic,
-/// and new endpoints keep coming: later ones are counted without their labels. An endpoint has some 300: of
-/// what it does, of one model, and of all other models.
+/// and new endpoints keep coming: later ones are counted without their labels. An endpoint has some 140 with one
+/// model.
 pub const MAX_SERIES: usize = 400_000;
 
 /// Counters of a histogram beside those of its bounds: beyond all bounds, the sum, and the count.

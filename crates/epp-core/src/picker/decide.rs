@@ -20,7 +20,8 @@ use crate::prefix::walk::Walk;
 use crate::protocol::{DATA_PARALLEL_HEADER, ENCODE_HEADER, PREFILL_HEADER};
 use crate::request::Fact;
 use crate::scheduling::{
-    Additions, ByRole, Cycle, Decision, RequestView, ScheduleError, Slot, Stages, UnreadPrompt,
+    Additions, ByRole, Cycle, Decision, ExpectedHit, RequestView, ScheduleError, Slot, Stages,
+    UnreadPrompt,
 };
 
 impl Dispatcher {
@@ -231,13 +232,16 @@ impl Dispatcher {
                 slots: decision.by_role(),
                 port: decision.conclusion.port,
                 stages: decision.conclusion.stages,
-                hit: prefix.first().map(|prefix| prefix.share(decision.primary)),
+                hit: prefix
+                    .first()
+                    .map(|prefix| prefix.expected(decision.primary)),
                 additions,
             })
         });
         drop(prefix);
         if let Some(explanation) = explanation {
-            let hit = selection.as_ref().map(|selection| selection.hit);
+            let hit = selection.as_ref();
+            let hit = hit.map(|selection| selection.hit.map(ExpectedHit::share));
             self.record_explanation(exchange, explanation, hit);
         }
         selection
@@ -271,7 +275,7 @@ impl Dispatcher {
         let walk = exchange.walks.first_mut();
         exchange.response.recording = Some(Recording {
             model,
-            predicted: hit.filter(|_| alone),
+            predicted: hit.filter(|_| alone).map(ExpectedHit::share),
             corrects: alone && walk.is_some_and(|walk| walk.expects_proven(primary.0)),
         });
         self.endpoints
@@ -413,8 +417,8 @@ pub(super) struct Selection {
     pub port: Option<u16>,
     /// What becomes of the parts of the request that others may do.
     pub stages: Option<Stages>,
-    /// The share of the prompt that the primary one holds.
-    pub hit: Option<f64>,
+    /// The part of the prompt that the primary one is expected to hold.
+    pub hit: Option<ExpectedHit>,
     /// What hooks add to the request.
     pub additions: Additions,
 }

@@ -9,6 +9,15 @@ use crate::scheduling::{
 /// Candidates that one header names at most: a pool of a thousand would not fit any header limit.
 const MAX_NAMED_CANDIDATES: usize = 16;
 
+/// Returns a score for a text that rounds numbers below half of `unit` to 0: negative weights and the sums of floats
+/// would make it -0.
+pub fn shown(score: f64, unit: f64) -> f64 {
+    match score.abs() < unit / 2.0 {
+        true => 0.0,
+        false => score,
+    }
+}
+
 /// A decision with what led to it.
 #[derive(Debug, Default)]
 pub struct Explanation {
@@ -134,12 +143,13 @@ impl Explanation {
                 text.push_str("; ");
             }
             // Writing to a String cannot fail.
-            let _ = write!(text, "{}={:.4}(", endpoint.address, candidate.score);
+            let sum = shown(candidate.score, 1e-4);
+            let _ = write!(text, "{}={sum:.4}(", endpoint.address);
             for (position, scorer) in self.scorers.iter().enumerate() {
                 let mut scores = scorer.scores.iter();
                 let own = scores.find(|scored| scored.slot == candidate.slot);
                 let comma = if position == 0 { "" } else { "," };
-                let score = own.map_or(0.0, |own| own.score);
+                let score = shown(own.map_or(0.0, |own| own.score), 1e-4);
                 let _ = write!(text, "{comma}{}:{score:.4}", scorer.name);
             }
             text.push(')');
@@ -149,5 +159,23 @@ impl Explanation {
             text.push_str(&part);
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shown;
+
+    #[test]
+    fn what_a_text_rounds_to_0_has_no_sign() {
+        for (score, text) in [
+            (-0.0, "0.0000"),
+            (0.1 + 0.2 - 0.3 - 1e-16, "0.0000"),
+            (-0.000_049, "0.0000"),
+            (-0.000_051, "-0.0001"),
+            (0.25, "0.2500"),
+        ] {
+            assert_eq!(format!("{:.4}", shown(score, 1e-4)), text);
+        }
     }
 }

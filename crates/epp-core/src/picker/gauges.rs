@@ -62,9 +62,10 @@ impl Picker {
         self.set_pool_gauges();
     }
 
-    /// This picker polls from now on, instead of another one: it sets the gauges of the results.
-    pub(super) fn take_over_gauges(&mut self) {
-        self.dispatcher.statistics.reset_ejections();
+    /// This picker polls from now on, instead of another one, or the other way round: the one that polls sets the gauges
+    /// of the results. The other one leaves none behind that says that an endpoint is ejected.
+    pub(super) fn hand_over_gauges(&mut self) {
+        self.dispatcher.statistics.set_ejections(|_| None);
         self.gauges.expire();
     }
 

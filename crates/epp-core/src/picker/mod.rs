@@ -56,7 +56,7 @@ mod view;
 use std::time::Duration;
 
 pub use self::effect::{BodyDemand, Effect, ExchangeId, Fetch, FetchId, Fetched, Rewrite, Route};
-pub use self::explain::{Explanation, Scores};
+pub use self::explain::{shown, Explanation, Scores};
 pub use self::fixture::Fixture;
 pub use self::head::Head;
 pub use self::ids::ById;

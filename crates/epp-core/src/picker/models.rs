@@ -1,14 +1,14 @@
 //! The model names that get statistics of their own.
 //!
-//! A name is the client's, a statistic stays for as long as the proxy runs, and each name costs some 140 of
+//! A name is the client's, a statistic stays for as long as the proxy runs, and each name costs some 130 of
 //! them at each endpoint. So a name is admitted only after an endpoint has served a request for it, and there is
 //! room for a bounded number of them. Some model servers serve any name, and a name may be read wrongly from a body
 //! that has two: half of the room is for names that are on an endpoint's metrics page, which clients cannot choose.
 
 use crate::scheduling::MAX_MODEL_BYTES;
 
-/// Series of one model at one endpoint: seven histograms, with their sums and counts, and two counters.
-const SERIES_PER_MODEL: usize = 140;
+/// Series of one model at one endpoint: six histograms, with their sums and counts, and three counters.
+const SERIES_PER_MODEL: usize = 130;
 
 /// Series for models in one pool, a page of some 40 MB where all are in use.
 const MAX_SERIES: usize = 250_000;

@@ -72,10 +72,15 @@ impl PeerView<'_> {
 
     /// Starts or stops polling. A new picker polls.
     pub fn set_polling(&mut self, polling: bool) {
-        if polling && !self.polls() {
-            self.0.take_over_gauges();
+        if polling != self.polls() {
+            self.0.hand_over_gauges();
         }
         self.0.dispatcher.endpoints.monitor.set_polling(polling);
+    }
+
+    /// Resets the gauges of ejections that a picker which is gone may have left behind.
+    pub fn reset_ejection_gauges(&mut self) {
+        self.0.dispatcher.statistics.reset_ejections();
     }
 }
 

@@ -271,9 +271,7 @@ fn count_tokens(statistics: &mut Statistics, recording: &Recording, usage: &Usag
         return;
     };
     metrics.observe(model.cached, cached as f64);
-    if prompt > 0 {
-        metrics.observe(model.cached_share, cached as f64 / prompt as f64);
-    }
+    metrics.count(model.reporting_input, prompt);
     if let Some(share) = recording.predicted {
         let expected = (share * prompt as f64).round() as u64;
         metrics.count(model.predicted, expected);

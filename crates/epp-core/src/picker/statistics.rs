@@ -9,17 +9,18 @@ use super::status::Counts;
 use crate::config::settings::FailureMode;
 use crate::endpoints::outlier::Reason;
 use crate::metrics::definitions::{
-    CACHED_SHARE, CACHED_TOKENS, DECISION_TIME, DISAGGREGATED, EARLY_RELEASES, EJECTED,
-    ENDPOINT_GAUGES, FALLBACKS, FORCED_RELEASES, INPUT_TOKENS, LOOKUP_TIME,
-    NORMALIZED_TIME_PER_TOKEN, OUTPUT_TOKENS, PICKS, PREDICTED_CACHED_TOKENS, PREFIX_HIT_RATIO,
-    PREFIX_INDEX_CORRECTIONS, REPORTED_CACHED_TOKENS, REQUEST_ERRORS, SERVED_ELSEWHERE,
-    TIME_PER_TOKEN, TIME_TO_FIRST_TOKEN, UNREAD_RESPONSES,
+    CACHED_TOKENS, DECISION_TIME, DISAGGREGATED, EARLY_RELEASES, EJECTED, ENDPOINT_GAUGES,
+    FALLBACKS, FORCED_RELEASES, INPUT_TOKENS, LOOKUP_TIME, NORMALIZED_TIME_PER_TOKEN,
+    OUTPUT_TOKENS, PICKS, PREDICTED_CACHED_TOKENS, PREFIX_HIT_BLOCKS, PREFIX_HIT_RATIO,
+    PREFIX_INDEX_CORRECTIONS, PREFIX_QUERIED_BLOCKS, REPORTED_CACHED_TOKENS,
+    REPORTING_INPUT_TOKENS, REQUEST_ERRORS, SERVED_ELSEWHERE, TIME_PER_TOKEN, TIME_TO_FIRST_TOKEN,
+    UNREAD_RESPONSES,
 };
 use crate::metrics::labels::{
     self, Disaggregated, Ejection, Endpoint, ErrorCode, ForcedRelease, NoLabels, Picked,
 };
 use crate::metrics::{CounterHandle, HistogramHandle, Registry};
-use crate::scheduling::{Slot, Stages};
+use crate::scheduling::{ExpectedHit, Slot, Stages};
 
 /// One decision or look-up of this many is timed: reading a clock costs the host a call. An odd number, so that
 /// of requests that are looked up in two parts not always the same one is.
@@ -43,7 +44,7 @@ pub struct ModelStatistics {
     pub(super) input: HistogramHandle,
     pub(super) output: HistogramHandle,
     pub(super) cached: HistogramHandle,
-    pub(super) cached_share: HistogramHandle,
+    pub(super) reporting_input: CounterHandle,
     pub(super) predicted: CounterHandle,
     pub(super) reported: CounterHandle,
 }
@@ -58,7 +59,7 @@ impl ModelStatistics {
             input: metrics.histogram(INPUT_TOKENS, labels),
             output: metrics.histogram(OUTPUT_TOKENS, labels),
             cached: metrics.histogram(CACHED_TOKENS, labels),
-            cached_share: metrics.histogram(CACHED_SHARE, labels),
+            reporting_input: metrics.counter(REPORTING_INPUT_TOKENS, labels),
             predicted: metrics.counter(PREDICTED_CACHED_TOKENS, labels),
             reported: metrics.counter(REPORTED_CACHED_TOKENS, labels),
         }
@@ -86,6 +87,8 @@ pub struct Statistics {
     early: CounterHandle,
     decision: HistogramHandle,
     hit: HistogramHandle,
+    queried_blocks: CounterHandle,
+    hit_blocks: CounterHandle,
     unread: CounterHandle,
     look_up: HistogramHandle,
     /// The statistics of all models without statistics of their own.
@@ -122,6 +125,8 @@ impl Statistics {
             early: registry.counter(EARLY_RELEASES, NoLabels),
             decision: registry.histogram(DECISION_TIME, NoLabels),
             hit: registry.histogram(PREFIX_HIT_RATIO, NoLabels),
+            queried_blocks: registry.counter(PREFIX_QUERIED_BLOCKS, NoLabels),
+            hit_blocks: registry.counter(PREFIX_HIT_BLOCKS, NoLabels),
             unread: registry.counter(UNREAD_RESPONSES, NoLabels),
             other: ModelStatistics::new(&mut registry, other),
             look_up: registry.histogram(LOOKUP_TIME, NoLabels),
@@ -201,13 +206,15 @@ impl Statistics {
         self.registry.counted(self.unread)
     }
 
-    /// A request is sent to the endpoint in this slot, which holds this share of its prompt.
-    pub fn count_pick(&mut self, slot: Slot, hit: Option<f64>) {
+    /// A request is sent to the endpoint in this slot, which is expected to hold this part of its prompt.
+    pub fn count_pick(&mut self, slot: Slot, hit: Option<ExpectedHit>) {
         if let Some(Some(endpoint)) = self.endpoints.get(slot.index()) {
             self.registry.count(endpoint.picks, 1);
         }
         if let Some(hit) = hit {
-            self.registry.observe(self.hit, hit);
+            self.registry.observe(self.hit, hit.share());
+            self.registry.count(self.queried_blocks, hit.of.into());
+            self.registry.count(self.hit_blocks, hit.blocks.into());
         }
     }
 
@@ -321,8 +328,8 @@ impl Statistics {
         }
     }
 
-    /// Resets the gauges of ejections, which another picker has set until now: it may have trapped, and ejections
-    /// have ended since that it had reported. Those that last are set with the other gauges.
+    /// Resets the gauges of all ejections that there can be: the picker that has set some of them until now is gone, and
+    /// ejections have ended since that it had reported. Those that last are set with the other gauges.
     pub fn reset_ejections(&mut self) {
         for endpoint in self.endpoints.iter_mut().flatten() {
             endpoint.reported_ejection = None;
@@ -341,11 +348,10 @@ impl Statistics {
                 continue;
             };
             let before = std::mem::replace(&mut endpoint.reported_ejection, reason);
-            if before == reason {
-                continue;
-            }
+            let ended = before.filter(|_| before != reason);
             let endpoint = endpoint.address.as_str();
-            for (reason, value) in [(before, 0), (reason, 1)] {
+            // One that lasts is set each time: the picker that polled before may have reset it late.
+            for (reason, value) in [(ended, 0), (reason, 1)] {
                 if let Some(reason) = reason {
                     self.registry
                         .set(EJECTED, Ejection { endpoint, reason }, value);

@@ -157,7 +157,7 @@ fn a_result_of_another_kind_is_a_failure() {
 
 /// The one that ejected it may have trapped, and the ejection ended before another one polled.
 #[test]
-fn a_picker_that_takes_over_polling_resets_the_ejections_of_the_former_one() {
+fn a_picker_that_takes_over_from_a_lost_one_resets_its_ejections() {
     let mut host = Host::new();
     host.respond(FIRST);
     host.tick();
@@ -189,12 +189,35 @@ fn a_picker_that_takes_over_polling_resets_the_ejections_of_the_former_one() {
         .monitor
         .outliers
         .mark_hung(Slot(0), host.now);
+    host.picker.peers().reset_ejection_gauges();
     host.picker.peers().set_polling(true);
     host.tick();
     for reason in Reason::ALL {
         let value = host.gauges[&name(&addresses[0], reason)];
         assert_eq!(value, u64::from(reason == Reason::Hung), "{reason:?}");
     }
+}
+
+/// The series of an ejection exist only once there was one.
+#[test]
+fn a_picker_that_stops_polling_leaves_no_ejection_behind() {
+    let mut host = Host::new();
+    host.respond(FIRST);
+    let ejections = |host: &Host| -> Vec<u64> {
+        let gauges = host.gauges.iter();
+        let own = gauges.filter(|(name, _)| name.starts_with(EJECTED.name()));
+        own.map(|(_, value)| *value).collect()
+    };
+    host.tick();
+    assert_eq!(ejections(&host), Vec::<u64>::new());
+    let now = host.now;
+    let monitor = &mut host.picker.dispatcher.endpoints.monitor;
+    monitor.outliers.mark_hung(Slot(0), now);
+    host.tick();
+    assert_eq!(ejections(&host), [1]);
+    host.picker.peers().set_polling(false);
+    host.tick();
+    assert_eq!(ejections(&host), [0]);
 }
 
 #[test]

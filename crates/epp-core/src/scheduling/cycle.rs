@@ -29,11 +29,38 @@ impl PrefixMatch<'_> {
 
     /// Returns the part of the prompt that one endpoint holds, 0 to 1; 0 for a prompt without blocks.
     pub fn share(&self, slot: Slot) -> f64 {
-        if self.total > 0.0 {
-            f64::from(self.blocks(slot)) / self.total
-        } else {
-            0.0
+        share(self.blocks(slot), self.total)
+    }
+
+    /// Returns what one endpoint holds of a prompt whose decision is made.
+    pub fn expected(&self, slot: Slot) -> ExpectedHit {
+        ExpectedHit {
+            blocks: self.blocks(slot),
+            of: self.total as u32,
         }
+    }
+}
+
+/// The part of a prompt that the picked endpoint is expected to hold, in prefix blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpectedHit {
+    /// Blocks that it holds.
+    pub blocks: u32,
+    /// Blocks of the whole prompt within the window.
+    pub of: u32,
+}
+
+impl ExpectedHit {
+    /// Returns the part as a share, 0 to 1; 0 for a prompt without blocks.
+    pub fn share(self) -> f64 {
+        share(self.blocks, self.of.into())
+    }
+}
+
+fn share(blocks: u32, of: f64) -> f64 {
+    match of > 0.0 {
+        true => f64::from(blocks) / of,
+        false => 0.0,
     }
 }
 

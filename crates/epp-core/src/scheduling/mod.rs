@@ -19,7 +19,7 @@ pub mod scheduler;
 mod score_cache;
 pub mod state;
 
-pub use cycle::{Cost, Cycle, PrefixMatch, ProducerId, RequestView, Scored};
+pub use cycle::{Cost, Cycle, ExpectedHit, PrefixMatch, ProducerId, RequestView, Scored};
 pub use decider::{same_decision, Decider, Declined, Gate, Stage, Stages};
 pub use endpoint::{
     AttributeId, DecisionMode, Endpoint, Freshness, InFlight, Lora, Metrics, Pool, Slot,

@@ -19,8 +19,8 @@ const GAUGES: [(&str, &str); 8] = [
 ];
 
 const DECISION: &str = "llm_d_epp_scheduler_e2e_duration_seconds_bucket";
-const HITS: &str = "llm_d_epp_prefix_indexer_hit_ratio_sum";
-const HIT_COUNT: &str = "llm_d_epp_prefix_indexer_hit_ratio_count";
+const HITS: &str = definitions::PREFIX_HIT_BLOCKS.name();
+const QUERIED: &str = definitions::PREFIX_QUERIED_BLOCKS.name();
 const READY: &str = definitions::READY_ENDPOINTS.name();
 const DECISION_MODE: &str = definitions::DECISION_MODE.name();
 
@@ -42,10 +42,10 @@ pub struct Counts {
     pub ready: f64,
     /// The decision mode: 2 metrics, 1 this Envoy's own counts, 0 no members are known.
     pub decision_mode: Option<f64>,
-    /// The sum of the prefix hit ratios of all picks.
+    /// Blocks of prompts that the picked endpoints were expected to hold.
     pub hits: f64,
-    /// The number of picks in that sum.
-    pub hit_count: f64,
+    /// All blocks of these prompts.
+    pub queried: f64,
     /// Cumulative counts of decisions by upper bound in seconds, ascending.
     decisions: Vec<(f64, f64)>,
 }
@@ -93,7 +93,7 @@ impl Sample {
             READY => counts.ready = value,
             DECISION_MODE => counts.decision_mode = Some(value),
             HITS => counts.hits = value,
-            HIT_COUNT => counts.hit_count = value,
+            QUERIED => counts.queried = value,
             DECISION => {
                 let bound = label("le").and_then(|bound| bound.parse().ok());
                 counts

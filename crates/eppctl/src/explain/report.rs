@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use epp_core::picker::Explanation;
-use epp_core::picker::{Effect, ExchangeId, Picker};
+use epp_core::picker::{shown, Effect, ExchangeId, Explanation, Picker};
 use epp_core::scheduling::{DecisionMode, Pool, Slot};
 use serde::Serialize;
 
@@ -172,7 +171,8 @@ fn scores(explanation: &Explanation, slot: Slot) -> Vec<Score> {
             scorer: scorer.name.clone(),
             raw,
             weight: scorer.weight,
-            weighted: counted(raw) * scorer.weight,
+            // A negative weight makes 0 negative.
+            weighted: counted(raw) * scorer.weight + 0.0,
         }
     });
     scores.collect()
@@ -272,9 +272,11 @@ impl Explained {
                 false => " ".to_owned(),
             };
             let name = styled(STRONG, format!("{:width$}", candidate.name));
-            write!(out, "{mark} {name}  {:>8.4}", candidate.sum)?;
+            let sum = shown(candidate.sum, 1e-4);
+            write!(out, "{mark} {name}  {sum:>8.4}")?;
             for (score, head) in candidate.scores.iter().zip(&heads) {
-                let cell = format!("{:.4} → {:.4}", score.raw, score.weighted);
+                let weighted = shown(score.weighted, 1e-4);
+                let cell = format!("{:.4} → {weighted:.4}", score.raw);
                 write!(
                     out,
                     "  {cell:>width$}",

@@ -33,9 +33,9 @@ pub struct PoolFacts {
     pub left_to_envoy: BTreeMap<String, f64>,
     /// Requests that another endpoint than the picked one served.
     pub served_elsewhere: f64,
-    /// Mean share of a prompt that the picked endpoint was expected to hold.
+    /// Share of the prompts' blocks that the picked endpoints were expected to hold.
     pub expected_hit_ratio: Option<f64>,
-    /// Mean share of a prompt that the servers reported as cached.
+    /// Share of the prompts' tokens that the servers reported as cached.
     pub reported_hit_ratio: Option<f64>,
     /// Whether servers report cached tokens; absent before the first response with usage.
     pub reports_cached_tokens: Option<bool>,
@@ -74,8 +74,14 @@ impl PoolFacts {
             rejected: statistics.by(definitions::REQUEST_ERRORS.name(), &pool, "error_code"),
             left_to_envoy: statistics.by(definitions::FALLBACKS.name(), &pool, "error_code"),
             served_elsewhere: sum(definitions::SERVED_ELSEWHERE.name()),
-            expected_hit_ratio: statistics.mean(definitions::PREFIX_HIT_RATIO.name(), &pool),
-            reported_hit_ratio: statistics.mean(definitions::CACHED_SHARE.name(), &pool),
+            expected_hit_ratio: share(
+                sum(definitions::PREFIX_HIT_BLOCKS.name()),
+                sum(definitions::PREFIX_QUERIED_BLOCKS.name()),
+            ),
+            reported_hit_ratio: share(
+                sum(&format!("{}_sum", definitions::CACHED_TOKENS.name())),
+                sum(definitions::REPORTING_INPUT_TOKENS.name()),
+            ),
             reports_cached_tokens: usage.then_some(cached),
             poll_errors: statistics.by(definitions::SCRAPE_ERRORS.name(), &pool, "reason"),
             series: series(statistics, &pool),
@@ -83,6 +89,10 @@ impl PoolFacts {
             pool,
         }
     }
+}
+
+fn share(part: f64, of: f64) -> Option<f64> {
+    (of > 0.0).then(|| part / of)
 }
 
 /// Returns the endpoints of a pool with their freshness.

@@ -85,13 +85,6 @@ impl<'p> Statistics<'p> {
         sums
     }
 
-    /// Returns the mean of a histogram in a pool; `None` if it has no values.
-    pub fn mean(&self, histogram: &str, pool: &str) -> Option<f64> {
-        let part = |part| self.sum(&format!("{histogram}_{part}"), pool);
-        let (sum, count) = (part("sum")?, part("count")?);
-        (count > 0.0).then(|| sum / count)
-    }
-
     /// Returns the filter's open findings, each with its pool.
     ///
     /// Without its tag in `stats_tags`, a label stays in the name, with other characters replaced.

@@ -22,8 +22,8 @@ llm_d_epp_ready_endpoints{pool="pool"} 2
 llm_d_epp_scheduler_attempts_total{pool="pool",endpoint_name="10.0.0.1:8000",status="success"} 30
 llm_d_epp_scheduler_attempts_total{pool="pool",endpoint_name="10.0.0.2:8000",status="success"} 12
 llm_d_epp_datalayer_poll_errors_total{pool="pool",endpoint_name="10.0.0.1:8000",reason="timeout"} 3
-llm_d_epp_prefix_indexer_hit_ratio_sum{pool="pool"} 21
-llm_d_epp_prefix_indexer_hit_ratio_count{pool="pool"} 42
+epp_wasm_prefix_indexer_hit_blocks_total{pool="pool"} 21
+epp_wasm_prefix_indexer_queried_blocks_total{pool="pool"} 42
 llm_d_epp_request_input_tokens_bucket{pool="pool",model_name="m",le="8"} 7
 llm_d_epp_request_input_tokens_count{pool="pool",model_name="m"} 42
 "#;
@@ -84,7 +84,7 @@ pool pool
   requests      42 picked, 0 rejected, 0 left to Envoy, 0 served elsewhere
   cache         50 % of a prompt expected in it; servers do not report cached tokens
   poll errors   timeout 3
-  series        14 of at most 400000; the most: epp_wasm_endpoint_freshness 3, llm_d_epp_prefix_indexer_hit_ratio 2, llm_d_epp_request_input_tokens 2
+  series        14 of at most 400000; the most: epp_wasm_endpoint_freshness 3, llm_d_epp_request_input_tokens 2, llm_d_epp_scheduler_attempts_total 2
 "
     );
 }

@@ -37,7 +37,7 @@ pub struct Pool {
     pub ready: f64,
     /// Picks per second.
     pub picks: f64,
-    /// Mean share of a prompt that the picked endpoint's cache holds: since the last sample, or over
+    /// Share of the prompts' blocks that the picked endpoints' caches are expected to hold: since the last sample, or over
     /// all time if nothing was picked since.
     pub hit_ratio: Option<f64>,
     /// Upper bound on the median decision time, in microseconds.
@@ -89,14 +89,12 @@ impl Snapshot {
         for (pool, counts) in &now.pools {
             let former = before.pools.get(pool).cloned().unwrap_or_default();
             let own = snapshot.endpoints.iter().filter(|row| row.pool == *pool);
-            let picks = own.map(|row| row.picks).sum();
-            let more = (
-                counts.hits - former.hits,
-                counts.hit_count - former.hit_count,
-            );
+            // An empty sum of floats is -0.
+            let picks = own.fold(0.0, |sum, row| sum + row.picks);
+            let more = (counts.hits - former.hits, counts.queried - former.queried);
             let (hits, of) = match more.1 > 0.0 {
                 true => more,
-                false => (counts.hits, counts.hit_count),
+                false => (counts.hits, counts.queried),
             };
             snapshot.pools.push(Pool {
                 pool: pool.clone(),
@@ -146,8 +144,8 @@ llm_d_epp_scheduler_attempts_total{pool=\"p\",endpoint_name=\"10.0.0.1:80\",stat
 epp_wasm_endpoint_freshness{pool=\"p\",endpoint_name=\"10.0.0.1:80\"} 2
 epp_wasm_per_endpoint_kv_cache_utilization_ppm{pool=\"p\",endpoint_name=\"10.0.0.1:80\"} 250000
 llm_d_epp_per_endpoint_queue_size{pool=\"p\",endpoint_name=\"10.0.0.2:80\"} 9
-llm_d_epp_prefix_indexer_hit_ratio_sum{pool=\"p\"} 5
-llm_d_epp_prefix_indexer_hit_ratio_count{pool=\"p\"} 10
+epp_wasm_prefix_indexer_hit_blocks_total{pool=\"p\"} 5
+epp_wasm_prefix_indexer_queried_blocks_total{pool=\"p\"} 10
 llm_d_epp_scheduler_e2e_duration_seconds_bucket{pool=\"p\",le=\"+Inf\"} 10
 llm_d_epp_scheduler_e2e_duration_seconds_bucket{pool=\"p\",le=\"0.00001\"} 9
 llm_d_epp_scheduler_e2e_duration_seconds_bucket{pool=\"p\",le=\"0.00002\"} 10
@@ -160,12 +158,12 @@ llm_d_epp_scheduler_e2e_duration_seconds_bucket{pool=\"p\",le=\"0.00002\"} 10
         let later = FIRST
             .replace("status=\"success\"} 10", "status=\"success\"} 30")
             .replace(
-                "hit_ratio_sum{pool=\"p\"} 5",
-                "hit_ratio_sum{pool=\"p\"} 20",
+                "hit_blocks_total{pool=\"p\"} 5",
+                "hit_blocks_total{pool=\"p\"} 20",
             )
             .replace(
-                "hit_ratio_count{pool=\"p\"} 10",
-                "hit_ratio_count{pool=\"p\"} 30",
+                "queried_blocks_total{pool=\"p\"} 10",
+                "queried_blocks_total{pool=\"p\"} 30",
             );
         let second = Sample::parse(&later, now + Duration::from_secs(2));
         let mut snapshot = Snapshot::between(&first, &second);
@@ -183,6 +181,14 @@ llm_d_epp_scheduler_e2e_duration_seconds_bucket{pool=\"p\",le=\"0.00002\"} 10
         assert_eq!(snapshot.endpoints[0].endpoint, "10.0.0.2:80");
         snapshot.sort(Column::Queue, true);
         assert_eq!(snapshot.endpoints[0].endpoint, "10.0.0.1:80");
+    }
+
+    #[test]
+    fn a_pool_without_endpoints_has_no_negative_rate() {
+        let page = "llm_d_epp_ready_endpoints{pool=\"p\"} 0\n";
+        let sample = Sample::parse(page, Instant::now());
+        let picks = Snapshot::between(&sample, &sample).pools[0].picks;
+        assert!(picks.is_sign_positive());
     }
 
     #[test]
