@@ -35,16 +35,32 @@ struct Run<'t> {
     refused: usize,
 }
 
+/// A pool with the gateways in front of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolModel {
+    /// The performance of each server.
+    pub model: Model,
+    /// The servers.
+    pub servers: Servers,
+    /// The number of gateways, each with a policy of its own.
+    pub gateways: usize,
+}
+
 /// Plays a trace to its end.
 pub fn simulate(
     trace: &Trace,
     kind: &Kind,
-    model: &Model,
-    servers: Servers,
+    pool: &PoolModel,
     seed: u64,
     progress: &Progress,
 ) -> Result<Outcome, String> {
-    let mut policy = kind.start(servers, trace.block_tokens, seed)?;
+    let PoolModel {
+        model,
+        servers,
+        gateways,
+    } = pool;
+    let servers = *servers;
+    let mut policy = kind.start(servers, *gateways, trace.block_tokens, seed)?;
     let pods = (0..servers.all).map(|_| Pod::new(model, trace.block_tokens));
     let mut run = Run {
         requests: &trace.requests,

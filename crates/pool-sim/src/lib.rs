@@ -5,6 +5,7 @@
 //! model fits. The trace, the settings and the seed determine every result: the crate uses no clock, no
 //! network and no files. `fake-model-server` has model servers that respond over HTTP.
 
+pub mod adapters;
 pub mod cache;
 pub mod engine;
 pub mod picker;
@@ -13,7 +14,7 @@ pub mod policy;
 pub mod report;
 pub mod trace;
 
-pub use engine::{simulate, Progress};
+pub use engine::{simulate, PoolModel, Progress};
 pub use pod::Model;
 pub use policy::{Kind, Policy, Servers};
 pub use report::Outcome;

@@ -8,26 +8,30 @@
 //! | most running requests | 256 | vLLM's `max_num_seqs` |
 //! | time per token | 20 ms + 0.1 ms × running | assumed: a large model on a full node decodes at some 50 tokens/s alone and half that in a batch of 200 |
 //! | step | 2,048 prompt tokens | the lower of vLLM's defaults of `max_num_batched_tokens` |
+//! | LoRA | 4 adapters at a time, 0.5 s to load one | assumed; vLLM's default of `max_loras` is 1 |
 //! | KV transfer | 76,000 tokens/s | assumed: 320 KiB per token of a 70B model with grouped-query attention, at 25 GB/s |
 //!
 //! A server can also have only a [part](Part) in a request: compute the prompt for another server, or fetch the KV
 //! cache of a prompt from another server and decode. Transfers overlap with everything else.
 //!
 //! As in vLLM, requests are admitted first come, first served: while the first in the queue has no
-//! room, no other request overtakes it. The cached first blocks of a prompt are not computed again, but its
+//! room, no other request overtakes it, except those for whose adapter there is a place where there is none for the
+//! first one's. Nothing else is computed while an adapter is loaded. The cached first blocks of a prompt are not computed again, but its
 //! last token always is. While a prompt is computed, each step takes as long as its part of the prompt, and decoding
 //! requests get one token per step. The model leaves out preemption (a request reserves the blocks of its response),
-//! LoRA, that the next turn of a conversation finds the blocks of the response, and that a server keeps a prompt's
+//! that the next turn of a conversation finds the blocks of the response, and that a server keeps a prompt's
 //! blocks until the other server has fetched them.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, VecDeque};
 use std::fmt::Write;
 
 use epp_core::endpoints::engine::EngineConfig;
+use epp_core::endpoints::spec::MetricSpec;
 
+use crate::adapters::{Adapter, Adapters};
 use crate::cache::Cache;
-use crate::trace::Request;
+use crate::trace::{adapter_name, Request};
 use crate::SECOND;
 
 /// The performance of a server.
@@ -47,6 +51,10 @@ pub struct Model {
     pub max_running: usize,
     /// Tokens in the KV cache.
     pub cache_tokens: usize,
+    /// The most LoRA adapters whose requests run at a time; 0 if servers have no adapters.
+    pub max_adapters: usize,
+    /// Seconds to load an adapter.
+    pub adapter_seconds: f64,
 }
 
 impl Default for Model {
@@ -59,6 +67,8 @@ impl Default for Model {
             transfer_rate: 76_000.0,
             max_running: 256,
             cache_tokens: 31_250 * 16,
+            max_adapters: 0,
+            adapter_seconds: 0.5,
         }
     }
 }
@@ -86,8 +96,15 @@ pub struct Usage {
     pub cached_tokens: u64,
 }
 
-/// A request in the queue.
+/// A request with the part that a server has in it.
 type Job = (Number, Part);
+
+/// A request in the queue.
+#[derive(Debug)]
+struct Waiting {
+    job: Job,
+    adapter: Option<Adapter>,
+}
 
 /// The end of a decoding request, as the number of tokens that each request will have received since the
 /// beginning, in millionths, so that marks have an order.
@@ -109,7 +126,7 @@ pub enum Next {
 pub struct Pod {
     model: Model,
     block_tokens: u32,
-    queue: VecDeque<Job>,
+    queue: VecDeque<Waiting>,
     /// The request that is being prefilled, and the time of its first token.
     prefilling: Option<(Job, u64)>,
     /// The tokens of its prompt that were cached.
@@ -123,6 +140,8 @@ pub struct Pod {
     as_of: u64,
     /// The KV cache.
     pub cache: Cache,
+    /// The LoRA adapters.
+    adapters: Adapters,
     /// Prompt tokens of the requests whose prompt it has begun to compute.
     pub prompt_tokens: u64,
     /// Prompt tokens that were cached.
@@ -138,6 +157,7 @@ impl Pod {
     pub fn new(model: &Model, block_tokens: u32) -> Self {
         Self {
             cache: Cache::new(model.cache_tokens / block_tokens.max(1) as usize),
+            adapters: Adapters::new(model.max_adapters.max(1)),
             model: model.clone(),
             block_tokens: block_tokens.max(1),
             queue: VecDeque::new(),
@@ -167,11 +187,13 @@ impl Pod {
 
     /// Queues a request for a part in it. Returns false if the cache is too small for it.
     pub fn arrive(&mut self, now: u64, number: Number, part: Part, requests: &[Request]) -> bool {
-        let request = requests.get(number);
-        if !request.is_some_and(|request| self.could_hold(request, part)) {
+        let Some(request) = requests.get(number).filter(|it| self.could_hold(it, part)) else {
             return false;
-        }
-        self.queue.push_back((number, part));
+        };
+        self.queue.push_back(Waiting {
+            job: (number, part),
+            adapter: request.adapter,
+        });
         self.admit(now, requests);
         true
     }
@@ -243,12 +265,18 @@ impl Pod {
         if let Some(request) = requests.get(number) {
             let private = self.private(request, part);
             self.cache.release(&request.blocks, private);
+            if let Some(adapter) = request.adapter {
+                self.adapters.end(adapter);
+            }
         }
     }
 
     /// Writes the metrics page, with the families by which a picker reads this engine's load.
     pub fn page(&self, engine: &EngineConfig, page: &mut String) {
         page.clear();
+        if let Some(spec) = engine.lora.as_ref().filter(|_| self.model.max_adapters > 0) {
+            self.write_adapters(spec, page);
+        }
         for (spec, value) in [
             (&engine.queued, self.waiting() as f64),
             (&engine.running, self.running() as f64),
@@ -261,6 +289,23 @@ impl Pod {
         }
     }
 
+    /// Writes the series of adapters.
+    fn write_adapters(&self, spec: &MetricSpec, page: &mut String) {
+        let waiting = self.queue.iter().filter_map(|waiting| waiting.adapter);
+        let list = |adapters: BTreeSet<Adapter>| {
+            let names: Vec<String> = adapters.into_iter().map(adapter_name).collect();
+            names.join(",")
+        };
+        let (running, waiting) = (self.adapters.running().collect(), waiting.collect());
+        let (running, waiting) = (list(running), list(waiting));
+        let (name, most) = (&spec.name, self.model.max_adapters);
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            page,
+            "{name}{{max_lora=\"{most}\",running_lora_adapters=\"{running}\",waiting_lora_adapters=\"{waiting}\"}} 1"
+        );
+    }
+
     /// Starts the first requests in the queue while there is room for them.
     fn admit(&mut self, now: u64, requests: &[Request]) {
         self.decode_until(now);
@@ -269,7 +314,12 @@ impl Pod {
 
     /// Starts the first request in the queue. Returns `None` if there is no room for it.
     fn admit_first(&mut self, now: u64, requests: &[Request]) -> Option<()> {
-        let &(number, part) = self.queue.front()?;
+        let fits = |waiting: &Waiting| {
+            let adapter = waiting.adapter;
+            adapter.is_none_or(|adapter| self.adapters.has_room(adapter))
+        };
+        let place = self.queue.iter().position(fits)?;
+        let (number, part) = self.queue.get(place)?.job;
         let fetches = part == Part::Decode;
         let busy = self.prefilling.is_some() && !fetches;
         if busy || self.running() >= self.model.max_running {
@@ -281,16 +331,21 @@ impl Pod {
         if !self.cache.admit(&request.blocks, private) {
             return None;
         }
-        self.queue.pop_front();
+        self.queue.remove(place);
+        let loads = request.adapter.is_some_and(|it| self.adapters.begin(it));
+        let loading = match loads {
+            true => (self.model.adapter_seconds * SECOND as f64) as u64,
+            false => 0,
+        };
         self.requests += 1;
         let input = u64::from(request.input).max(1);
         let cached = cached.min(input - 1);
         let time = |rate: f64| ((input - cached) as f64 / rate * SECOND as f64).ceil() as u64;
         if fetches {
-            let fetched = now + time(self.model.transfer_rate);
+            let fetched = now + loading + time(self.model.transfer_rate);
             self.fetching.push(Reverse((fetched, number)));
         } else {
-            let prefill = time(self.model.prefill_rate);
+            let prefill = loading + time(self.model.prefill_rate);
             self.prefilling = Some(((number, part), now + prefill));
             self.prefilling_cached = cached;
             self.busy += prefill;

@@ -1,5 +1,7 @@
 //! The policies: which server a request goes to.
 
+use std::collections::HashMap;
+
 use crate::pod::{Pod, Usage};
 use crate::trace::Request;
 
@@ -52,12 +54,12 @@ pub trait Policy {
     fn ended(&mut self, _now: u64, _number: usize) {}
 }
 
-/// A kind of policy.
+/// A kind of policy. Each gateway has one of its own, which knows nothing of what the others send.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Kind {
     /// Every server in turn.
     RoundRobin,
-    /// The less busy of two random servers: Envoy's `least_request` with its default, in a single Envoy.
+    /// Of two random servers the one with fewer requests from this gateway: Envoy's `least_request` with its default.
     LeastRequest,
     /// A random server.
     Random,
@@ -66,8 +68,27 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Creates a policy of this kind.
+    /// Creates the policies of this many gateways, among which requests are spread at random.
     pub fn start(
+        &self,
+        servers: Servers,
+        gateways: usize,
+        block_tokens: u32,
+        seed: u64,
+    ) -> Result<Box<dyn Policy>, String> {
+        if gateways <= 1 {
+            return self.start_one(servers, block_tokens, seed);
+        }
+        let policies = (0..gateways as u64)
+            .map(|number| self.start_one(servers, block_tokens, seed.wrapping_add(number << 32)));
+        Ok(Box::new(Gateways {
+            policies: policies.collect::<Result<_, _>>()?,
+            by_request: HashMap::new(),
+            rng: fastrand::Rng::with_seed(!seed),
+        }))
+    }
+
+    fn start_one(
         &self,
         servers: Servers,
         block_tokens: u32,
@@ -76,7 +97,11 @@ impl Kind {
         let rng = fastrand::Rng::with_seed(seed);
         Ok(match self {
             Self::RoundRobin => Box::new(RoundRobin { next: 0 }),
-            Self::LeastRequest => Box::new(LeastRequest { rng }),
+            Self::LeastRequest => Box::new(LeastRequest {
+                rng,
+                active: vec![0; servers.all],
+                by_request: HashMap::new(),
+            }),
             Self::Random => Box::new(Random { rng }),
             Self::Picker(config) => Box::new(crate::picker::PickerPolicy::new(
                 config,
@@ -102,14 +127,71 @@ impl Policy for RoundRobin {
 
 struct LeastRequest {
     rng: fastrand::Rng,
+    /// The requests that this gateway has at each server.
+    active: Vec<usize>,
+    by_request: HashMap<usize, usize>,
 }
 
 impl Policy for LeastRequest {
-    fn pick(&mut self, _: u64, _: usize, _: &Request, pods: &[Pod]) -> Option<Picked> {
+    fn pick(&mut self, _: u64, number: usize, _: &Request, pods: &[Pod]) -> Option<Picked> {
         let drawn = [0, 1].map(|_| self.rng.usize(0..pods.len().max(1)));
-        let active = |pod: &usize| pods.get(*pod).map(|pod| pod.waiting() + pod.running());
-        let picked = drawn.into_iter().min_by_key(active);
-        picked.map(Picked::whole)
+        let active = |pod: &usize| self.active.get(*pod).copied();
+        let picked = drawn.into_iter().min_by_key(active)?;
+        *self.active.get_mut(picked)? += 1;
+        self.by_request.insert(number, picked);
+        Some(Picked::whole(picked))
+    }
+
+    fn ended(&mut self, _: u64, number: usize) {
+        let picked = self.by_request.remove(&number);
+        if let Some(active) = picked.and_then(|picked| self.active.get_mut(picked)) {
+            *active -= 1;
+        }
+    }
+}
+
+/// Several gateways over one pool.
+struct Gateways {
+    policies: Vec<Box<dyn Policy>>,
+    /// The gateway of each request that has not ended.
+    by_request: HashMap<usize, usize>,
+    rng: fastrand::Rng,
+}
+
+impl Gateways {
+    fn of(&mut self, number: usize) -> Option<&mut Box<dyn Policy>> {
+        self.policies.get_mut(*self.by_request.get(&number)?)
+    }
+}
+
+impl Policy for Gateways {
+    fn tick_interval(&self) -> Option<u64> {
+        self.policies.first()?.tick_interval()
+    }
+
+    fn tick(&mut self, now: u64, pods: &[Pod]) {
+        for policy in &mut self.policies {
+            policy.tick(now, pods);
+        }
+    }
+
+    fn pick(&mut self, now: u64, number: usize, request: &Request, pods: &[Pod]) -> Option<Picked> {
+        let drawn = self.rng.usize(0..self.policies.len());
+        self.by_request.insert(number, drawn);
+        self.of(number)?.pick(now, number, request, pods)
+    }
+
+    fn first_token(&mut self, now: u64, number: usize, usage: Option<Usage>) {
+        if let Some(policy) = self.of(number) {
+            policy.first_token(now, number, usage);
+        }
+    }
+
+    fn ended(&mut self, now: u64, number: usize) {
+        if let Some(policy) = self.of(number) {
+            policy.ended(now, number);
+        }
+        self.by_request.remove(&number);
     }
 }
 

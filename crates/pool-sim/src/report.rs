@@ -49,6 +49,9 @@ pub struct Outcome {
     pub load_spread: f64,
     /// The mean share of the time in which a server computed prompts.
     pub prefill_share: f64,
+    /// How much more was offered than the pool could take, as a share of what it could: 0.4 is 40 % above its capacity.
+    /// `None` unless waiting requests accumulated.
+    pub overload: Option<f64>,
     /// The time at which the last request completed, in seconds.
     pub seconds: f64,
     /// The number of requests in which each server had a part.
@@ -88,11 +91,33 @@ impl Outcome {
             cached_share: share(sum(|pod| pod.cached_tokens), sum(|pod| pod.prompt_tokens)),
             load_spread: share(busiest, busy),
             prefill_share: share(busy, end as f64),
+            overload: overload(trace, times),
             seconds: end as f64 / SECOND as f64,
             by_pod: pods.iter().map(|pod| pod.requests).collect(),
             ttfts,
         }
     }
+}
+
+/// Requests more that wait at the end of a load than in its middle, below which the pool keeps up with it: as a share
+/// of those that arrive meanwhile, and as a number, since a few arrive at once by chance.
+const ACCUMULATED: (f64, f64) = (0.05, 20.0);
+
+/// Returns [`Outcome::overload`]. What a pool cannot take waits: in the second half of the load more requests arrive than
+/// get their first token. The first half lets the queues of a pool that keeps up settle.
+fn overload(trace: &Trace, times: &[Times]) -> Option<f64> {
+    let served = trace.requests.iter().zip(times);
+    let served = served.filter_map(|(request, times)| Some((request.at, times.first_token?)));
+    let (first, last) = (trace.requests.first()?.at, trace.requests.last()?.at);
+    let half = first.midpoint(last)..last;
+    let (mut arrived, mut begun) = (0.0, 0.0);
+    for (arrives, begins) in served {
+        arrived += f64::from(half.contains(&arrives));
+        begun += f64::from(half.contains(&begins));
+    }
+    let (share, number) = ACCUMULATED;
+    let accumulated = arrived - begun;
+    (accumulated > number && accumulated > share * arrived).then(|| accumulated / begun.max(1.0))
 }
 
 fn ascending(values: impl Iterator<Item = f64>) -> Vec<f64> {
@@ -107,7 +132,8 @@ fn distribution(ascending: &[f64]) -> Distribution {
         let place = (share * last as f64).round() as usize;
         ascending.get(place).copied().unwrap_or(0.0)
     };
-    let sum: f64 = ascending.iter().sum();
+    // The empty sum of floats is -0.
+    let sum = ascending.iter().fold(0.0, |sum, value| sum + value);
     Distribution {
         mean: sum / ascending.len().max(1) as f64,
         p50: at(0.5),

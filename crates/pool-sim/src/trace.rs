@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use xxhash_rust::xxh64::xxh64;
 
+use crate::adapters::Adapter;
 use crate::SECOND;
 
 /// Bytes of text that count as one token, as in the Endpoint Picker.
@@ -23,6 +24,9 @@ const MOONCAKE_BLOCK_TOKENS: u32 = 512;
 
 /// Tokens of a block elsewhere: the smallest blocks of the Endpoint Picker.
 const BLOCK_TOKENS: u32 = 64;
+
+/// Tokens of the system prompts that generated conversations share.
+const SYSTEM_TOKENS: u32 = 1024;
 
 /// Tokens of a response of unknown length.
 const DEFAULT_RESPONSE_TOKENS: u32 = 128;
@@ -38,6 +42,8 @@ pub struct Request {
     pub output: u32,
     /// The prompt's whole blocks, each identified with everything before it.
     pub blocks: Vec<u64>,
+    /// The LoRA adapter that it asks for, if any.
+    pub adapter: Option<Adapter>,
     /// `:path` and body, if the trace has them.
     pub sent: Option<(String, String)>,
 }
@@ -99,7 +105,7 @@ impl Trace {
         while trace.requests.len() < requests {
             begins += exponential(&mut rng, apart);
             let mut at = begins;
-            let mut prompt = blocks(rng.u64(0..8), 0, 1024 / BLOCK_TOKENS);
+            let mut prompt = blocks(rng.u64(0..8), 0, SYSTEM_TOKENS / BLOCK_TOKENS);
             let conversation = rng.u64(..);
             for _ in 0..rng.u32(2..9) {
                 let said = rng.u32(50..500).div_ceil(BLOCK_TOKENS);
@@ -135,6 +141,22 @@ impl Trace {
         trace
     }
 
+    /// Spreads the conversations or documents of a generated load evenly over this many LoRA adapters. What one adapter
+    /// computes of a prompt is of no use to another.
+    pub fn use_adapters(&mut self, count: u32) {
+        for request in &mut self.requests {
+            // The first block that is not shared identifies the conversation; in a document every block does.
+            let own = request.blocks.get((SYSTEM_TOKENS / BLOCK_TOKENS) as usize);
+            let Some(adapter) = own.map(|own| (own % u64::from(count.max(1))) as Adapter) else {
+                continue;
+            };
+            request.adapter = Some(adapter);
+            for block in &mut request.blocks {
+                *block = xxh64(&block.to_le_bytes(), adapter.into());
+            }
+        }
+    }
+
     /// Makes requests arrive this many times faster.
     pub fn speed_up(&mut self, times: f64) {
         for request in &mut self.requests {
@@ -155,6 +177,7 @@ impl Trace {
             input: prompt.len() as u32 * BLOCK_TOKENS,
             output,
             blocks: prompt.to_vec(),
+            adapter: None,
             sent: None,
         });
     }
@@ -184,6 +207,7 @@ impl Line {
                     input,
                     output,
                     blocks,
+                    adapter: None,
                     sent: None,
                 };
                 Ok((MOONCAKE_BLOCK_TOKENS, request))
@@ -203,6 +227,7 @@ impl Line {
                         .or(most)
                         .unwrap_or(DEFAULT_RESPONSE_TOKENS),
                     blocks: chain(&text),
+                    adapter: None,
                     sent: Some((path, body.to_string())),
                 };
                 Ok((BLOCK_TOKENS, request))
@@ -280,7 +305,12 @@ impl Request {
             body.extend_from_slice(text.as_bytes());
             return path;
         }
-        body.extend_from_slice(b"{\"model\":\"m\",\"prompt\":\"");
+        body.extend_from_slice(b"{\"model\":\"");
+        match self.adapter {
+            Some(adapter) => body.extend_from_slice(adapter_name(adapter).as_bytes()),
+            None => body.push(b'm'),
+        }
+        body.extend_from_slice(b"\",\"prompt\":\"");
         let bytes = block_tokens as usize * TOKEN_BYTES;
         for block in &self.blocks {
             write_text(*block, bytes, body);
@@ -291,6 +321,11 @@ impl Request {
         body.extend_from_slice(b"\",\"stream\":true}");
         "/v1/completions"
     }
+}
+
+/// Returns the name of an adapter, which is that of the model in requests.
+pub fn adapter_name(adapter: Adapter) -> String {
+    format!("adapter-{adapter}")
 }
 
 /// Writes the text of a block: its name in sixteen letters, repeated.
@@ -350,6 +385,7 @@ mod tests {
             input: 150,
             output: 1,
             blocks: blocks.to_vec(),
+            adapter: None,
             sent: None,
         };
         let text = |blocks: &[u64], number| {

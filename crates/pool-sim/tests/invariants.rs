@@ -4,7 +4,7 @@
 
 use pool_sim::pod::{Next, Part, Pod};
 use pool_sim::trace::Request;
-use pool_sim::{simulate, Kind, Model, Outcome, Progress, Servers, Trace};
+use pool_sim::{simulate, Kind, Model, Outcome, PoolModel, Progress, Servers, Trace};
 
 const PREFIX: &str = "
 apiVersion: llm-d.ai/v1alpha1
@@ -24,13 +24,21 @@ fn kinds() -> [Kind; 4] {
     ]
 }
 
-/// Servers without roles.
-fn alike(all: usize) -> Servers {
-    Servers { all, prefill: 0 }
+/// Servers without roles, behind this many gateways.
+fn pool(model: &Model, all: usize, gateways: usize) -> PoolModel {
+    PoolModel {
+        model: model.clone(),
+        servers: Servers { all, prefill: 0 },
+        gateways,
+    }
 }
 
 fn run(trace: &Trace, kind: &Kind, model: &Model, pods: usize) -> Outcome {
-    simulate(trace, kind, model, alike(pods), 11, &Progress::default()).unwrap()
+    run_in(trace, kind, &pool(model, pods, 1))
+}
+
+fn run_in(trace: &Trace, kind: &Kind, pool: &PoolModel) -> Outcome {
+    simulate(trace, kind, pool, 11, &Progress::default()).unwrap()
 }
 
 /// Small enough that requests queue and blocks are evicted.
@@ -62,14 +70,8 @@ fn the_same_seed_is_the_same_run_and_another_is_not() {
         let first = run(&trace, &kind, &small(), 5);
         assert_eq!(first, run(&trace, &kind, &small(), 5), "{kind:?}");
     }
-    let other = simulate(
-        &trace,
-        &Kind::Random,
-        &small(),
-        alike(5),
-        12,
-        &Progress::default(),
-    );
+    let behind = pool(&small(), 5, 1);
+    let other = simulate(&trace, &Kind::Random, &behind, 12, &Progress::default());
     assert_ne!(run(&trace, &Kind::Random, &small(), 5), other.unwrap());
 }
 
@@ -112,6 +114,7 @@ fn an_idle_server_computes_a_prompt_once_and_then_only_what_is_new() {
         input: 1_000,
         output: 11,
         blocks: (1..=15).collect(),
+        adapter: None,
         sent: None,
     };
     let trace = Trace {
@@ -143,6 +146,7 @@ fn decoding_slows_down_with_the_number_of_running_requests() {
         input: 1,
         output: 101,
         blocks: Vec::new(),
+        adapter: None,
         sent: None,
     };
     let trace = Trace {
@@ -223,14 +227,8 @@ schedulingProfiles:
 fn a_configuration_that_does_not_load_is_an_error() {
     let kind = Kind::Picker("kind: Nothing".to_owned());
     let trace = Trace::shared_prefix(1, 1.0, 1, 1);
-    let outcome = simulate(
-        &trace,
-        &kind,
-        &Model::default(),
-        alike(1),
-        1,
-        &Progress::default(),
-    );
+    let behind = pool(&Model::default(), 1, 1);
+    let outcome = simulate(&trace, &kind, &behind, 1, &Progress::default());
     assert!(outcome.unwrap_err().contains("kind"));
 }
 
@@ -241,6 +239,7 @@ fn a_prompt_that_one_server_computed_is_fetched_and_decoded_by_another() {
         input: 1_000,
         output: 11,
         blocks: (1..=15).collect(),
+        adapter: None,
         sent: None,
     };
     let requests = [request.clone(), request];
@@ -289,6 +288,7 @@ fn decoding_slows_down_while_a_prompt_is_computed() {
         input,
         output: 101,
         blocks: Vec::new(),
+        adapter: None,
         sent: None,
     };
     let trace = Trace {
@@ -307,4 +307,143 @@ fn decoding_slows_down_while_a_prompt_is_computed() {
     assert!((apart.token_ms.mean - 20.0).abs() < 0.01, "{apart:?}");
     let slowest = together.token_ms.p99;
     assert!((slowest - 28.0).abs() < 0.1, "{slowest}");
+}
+
+#[test]
+fn a_gateway_does_not_know_what_others_have_sent() {
+    let trace = Trace::shared_prefix(500, 20.0, 40, 4);
+    let behind = |gateways| pool(&Model::default(), 10, gateways);
+    let picker = Kind::Picker(PREFIX.to_owned());
+    let [one, four] = [1, 4].map(|gateways| run_in(&trace, &picker, &behind(gateways)));
+    assert_eq!((one.completed, four.completed), (500, 500));
+    // Each document is computed once for each gateway, unless they happen to send it to the same server.
+    assert!(
+        one.cached_share > four.cached_share + 0.05,
+        "{one:?} {four:?}"
+    );
+    assert!(four.cached_share > 0.3);
+    // Random needs to know nothing, so that nothing is lost.
+    let [one, four] = [1, 4].map(|gateways| run_in(&trace, &Kind::Random, &behind(gateways)));
+    assert!((one.cached_share - four.cached_share).abs() < 0.05);
+}
+
+#[test]
+fn a_load_beyond_the_capacity_is_noticed_and_measured() {
+    // One server computes 10 of these prompts a second; nothing is shared.
+    let model = Model {
+        prefill_rate: 10_000.0,
+        ..Model::default()
+    };
+    let trace = |rate: f64| {
+        let mut trace = Trace::shared_prefix(1_200, rate, u64::MAX, 7);
+        for request in &mut trace.requests {
+            (request.input, request.output) = (1_000, 2);
+            request.blocks.truncate(15);
+        }
+        trace
+    };
+    for (rate, expected) in [(12.0, 0.2), (20.0, 1.0), (40.0, 3.0)] {
+        let overload = run(&trace(rate), &Kind::RoundRobin, &model, 1).overload;
+        // A tenth more or less arrives by chance.
+        let found = overload.unwrap();
+        let of_expected: f64 = (1.0 + found) / (1.0 + expected);
+        assert!((of_expected - 1.0).abs() < 0.1, "{rate}: {found}");
+    }
+    for rate in [2.0, 7.0, 9.0] {
+        let outcome = run(&trace(rate), &Kind::RoundRobin, &model, 1);
+        assert_eq!(outcome.overload, None, "{rate}");
+    }
+}
+
+#[test]
+fn no_figure_of_an_empty_run_is_negative_zero() {
+    let mut trace = Trace::shared_prefix(1, 1.0, 1, 1);
+    trace.requests[0].input = 10_000_000;
+    let outcome = run(&trace, &Kind::RoundRobin, &Model::default(), 1);
+    assert_eq!(outcome.refused, 1);
+    assert!(outcome.ttft_ms.mean.is_sign_positive());
+}
+
+/// A trace of requests for adapters in turn, of prompts that take 0.1 s.
+fn for_adapters(adapters: u32, requests: u32) -> Trace {
+    let request = |number: u32| Request {
+        at: 0,
+        input: 1_000,
+        output: 1,
+        blocks: Vec::new(),
+        adapter: Some(number % adapters),
+        sent: None,
+    };
+    Trace {
+        block_tokens: 64,
+        requests: (0..requests).map(request).collect(),
+    }
+}
+
+#[test]
+fn adapters_are_loaded_when_their_place_was_taken() {
+    let model = Model {
+        prefill_rate: 10_000.0,
+        max_adapters: 2,
+        adapter_seconds: 0.4,
+        ..Model::default()
+    };
+    let seconds = |adapters| {
+        let outcome = run(&for_adapters(adapters, 12), &Kind::RoundRobin, &model, 1);
+        assert_eq!(outcome.completed, 12);
+        outcome.seconds
+    };
+    // Two are loaded once; three, in turn, each time.
+    assert!((seconds(2) - 2.0).abs() < 1e-6, "{}", seconds(2));
+    assert!((seconds(3) - 6.0).abs() < 1e-6, "{}", seconds(3));
+}
+
+#[test]
+fn the_affinity_of_adapters_saves_loading_them() {
+    let config = |scorer: &str| {
+        let text = format!(
+            "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{{type: queue-scorer}}, {{type: lora-affinity-scorer}}]
+schedulingProfiles:
+- {{name: default, plugins: [{{pluginRef: queue-scorer}}{scorer}]}}
+"
+        );
+        Kind::Picker(text)
+    };
+    let mut trace = Trace::multi_turn(600, 12.0, 3);
+    trace.use_adapters(12);
+    assert!(trace
+        .requests
+        .iter()
+        .all(|request| request.adapter.is_some()));
+    let model = Model {
+        max_adapters: 4,
+        adapter_seconds: 0.5,
+        ..Model::default()
+    };
+    let with = config(", {pluginRef: lora-affinity-scorer, weight: 2}");
+    let [with, without] = [with, config("")].map(|kind| run(&trace, &kind, &model, 6));
+    assert!(
+        with.prefill_share < 0.7 * without.prefill_share,
+        "{with:?} {without:?}"
+    );
+}
+
+#[test]
+fn adapters_share_no_blocks() {
+    let [mut plain, mut spread] = [(); 2].map(|()| Trace::shared_prefix(300, 10.0, 1, 2));
+    spread.use_adapters(5);
+    // One document has one adapter.
+    assert_eq!(spread.requests[0].adapter, spread.requests[9].adapter);
+    assert_ne!(plain.requests[0].blocks, spread.requests[0].blocks);
+    plain = Trace::multi_turn(300, 10.0, 2);
+    plain.use_adapters(5);
+    let first = |adapter| {
+        let own = plain.requests.iter();
+        let own = own.filter(move |request| request.adapter == Some(adapter));
+        own.map(|request| request.blocks[0])
+            .collect::<std::collections::HashSet<u64>>()
+    };
+    assert!(first(0).len() <= 8 && first(0).is_disjoint(&first(1)));
 }

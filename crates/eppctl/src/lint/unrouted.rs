@@ -27,7 +27,8 @@ fn faults(site: &Site<'_>, manager: &Manager<'_>) -> Vec<Fault> {
             continue;
         };
         let pool = plan.cluster();
-        let own = manager.has(picker);
+        // Beside the listeners in a config dump, it may be another listener's.
+        let own = picker.path.steps().starts_with(manager.path.steps());
         if own && !clusters.contains(&pool) && !aggregated.contains(&pool) {
             let what = format!("no route of this listener leads to {pool}");
             faults.push(Fault::at(&picker.document, what));

@@ -1,19 +1,26 @@
 //! `eppctl simulate`: compares configurations on a simulated pool under load.
 
 mod plot;
+mod report;
+mod runs;
+mod sweep;
 
-use std::io::{self, Write};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
-use pool_sim::{simulate, Kind, Model, Outcome, Progress, Servers, Trace};
-use serde::Serialize;
+use epp_core::config;
+use pool_sim::{Kind, Model, PoolModel, Servers, Trace};
 
+use self::report::{Comparison, Policy};
+use self::runs::{run_all, Setting};
+use self::sweep::{variants, Sweep};
 use crate::input::{plan_of, read_document, read_text};
-use crate::output::{styled, Error, ExitStatus, Output, Report, FAINT, STRONG};
+use crate::output::{Error, ExitStatus, Output};
+use crate::schema::value;
+
+/// Requests that one call simulates at most, in all runs together: some minutes of a release build on two cores.
+const MAX_REQUESTS: usize = 10_000_000;
 
 /// Simulate a pool of model servers under load, and compare configurations with round robin, least
 /// request and random.
@@ -21,10 +28,15 @@ use crate::output::{styled, Error, ExitStatus, Output, Report, FAINT, STRONG};
 /// Requests are routed by the filter's own code. The servers are modelled as a queue, prefill, batched
 /// decoding and a KV cache with prefix reuse: differences between policies are more reliable than
 /// absolute times. With --prefill-pods, a configuration that disaggregates has prompts computed by other
-/// servers than the responding ones, and can be compared with one that does not, on the same hardware. A trace is a file of JSON lines, either Mooncake's (timestamp, input_length,
-/// output_length, hash_ids of 512 tokens) or requests (timestamp in milliseconds, body, optionally path
-/// and output_length). Or it is generated: multi-turn (conversations) or shared-prefix (questions about
-/// documents).
+/// servers than the responding ones, and can be compared with one that does not, on the same hardware.
+///
+/// A trace is a file of JSON lines, either Mooncake's (timestamp, input_length, output_length, hash_ids of 512
+/// tokens) or requests (timestamp in milliseconds, body, optionally path and output_length). Or it is generated:
+/// multi-turn (conversations) or shared-prefix (questions about documents).
+///
+/// Each policy is simulated once for each seed, which draws another load of the same kind, and the result is the
+/// median of its runs, with the lowest and the highest: what differs by less than that is chance. The runs share the
+/// cores of this machine; one call simulates 10,000,000 requests at most.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl simulate examples/gie.yaml examples/llm-d.yaml \\
@@ -33,6 +45,11 @@ use crate::output::{styled, Error, ExitStatus, Output, Report, FAINT, STRONG};
     --requests 2000 --rate 40 --pods 100 --plot ttft.svg
   eppctl simulate examples/disaggregated.yaml examples/llm-d.yaml \\
     --trace shared-prefix --requests 500 --pods 8 --prefill-pods 5
+  # which weight, and what several gateways with an index each lose:
+  eppctl simulate examples/llm-d.yaml --trace multi-turn --requests 2000 \\
+    --sweep queue-scorer.weight=1,2,4
+  eppctl simulate examples/llm-d.yaml --trace shared-prefix --requests 2000 \\
+    --gateways 1,2,4
 
 Exit status: 0 simulated, 2 a file cannot be read or a configuration does not load.")]
 pub struct Simulate {
@@ -58,12 +75,27 @@ pub struct Simulate {
     /// Number of documents of a shared-prefix trace.
     #[arg(long, default_value_t = 100)]
     documents: u64,
+    /// Number of LoRA adapters over which the conversations or documents of a generated trace are spread evenly; 0: none.
+    #[arg(long, default_value_t = 0)]
+    adapters: u32,
     /// Replay the trace faster by this factor.
     #[arg(long, default_value_t = 1.0, value_parser = positive)]
     speed: f64,
-    /// Seed of the random number generator.
+    /// First seed of the random number generator.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Number of seeds, each of which is a run of every policy.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    seeds: u64,
+    /// Give a plugin of each configuration several weights, or values of a parameter, as in queue-scorer.weight=1,2,4;
+    /// several sweeps are combined.
+    #[arg(long, value_name = "PLUGIN.weight|PLUGIN.PARAMETER=VALUE,…")]
+    sweep: Vec<Sweep>,
+    /// Number of gateways among which requests are spread at random, each with its own index and counts; several
+    /// numbers are compared.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1",
+        value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    gateways: Vec<u32>,
     /// Write the distribution of the times to first token as an SVG file.
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
@@ -97,6 +129,12 @@ struct ModelArgs {
     /// Tokens in the KV cache; the default is the Endpoint Picker's 31,250 blocks of 16.
     #[arg(long, default_value_t = Model::default().cache_tokens)]
     cache_tokens: usize,
+    /// With --adapters, the most LoRA adapters whose requests run at a time on one server (assumed).
+    #[arg(long, value_name = "ADAPTERS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
+    max_adapters: u32,
+    /// Milliseconds to load an adapter, during which the server computes nothing else (assumed).
+    #[arg(long, default_value_t = Model::default().adapter_seconds * 1e3)]
+    adapter_ms: f64,
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -106,61 +144,25 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
-/// The run of one policy.
-#[derive(Serialize)]
-struct Compared {
-    policy: String,
-    #[serde(flatten)]
-    outcome: Outcome,
-    /// Wall-clock time of the simulation; not reproducible, so not serialized.
-    #[serde(skip)]
-    took: Duration,
-}
-
-/// The runs of all policies under one load.
-#[derive(Serialize)]
-struct Comparison {
-    trace: String,
-    pods: u32,
-    prefill_pods: u32,
-    seed: u64,
-    policies: Vec<Compared>,
-}
-
 impl Simulate {
-    /// Runs all policies, one after the other.
+    /// Runs all policies.
     pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
         if self.prefill_pods > self.pods {
             let (prefill, all) = (self.prefill_pods, self.pods);
             let text = format!("--prefill-pods {prefill}: there are {all} pods");
             return Err(Error::new(text));
         }
-        let kinds = self.kinds()?;
-        let trace = self.load()?;
-        let model = Model {
-            prefill_rate: self.model.prefill_rate,
-            token_seconds: self.model.token_ms / 1e3,
-            token_seconds_each: self.model.token_ms_each / 1e3,
-            step_tokens: self.model.step_tokens,
-            transfer_rate: self.model.transfer_rate,
-            max_running: self.model.max_running,
-            cache_tokens: self.model.cache_tokens,
-        };
-        let mut policies = Vec::new();
-        for (name, kind) in kinds {
-            let began = Instant::now();
-            let outcome = self.simulate(&trace, &name, &kind, &model);
-            let outcome = outcome.map_err(|error| Error::new(format!("{name}: {error}")))?;
-            policies.push(Compared {
-                policy: name,
-                outcome,
-                took: began.elapsed(),
-            });
-        }
+        let settings = self.settings()?;
+        let traces = self.traces(settings.len())?;
+        let began = Instant::now();
+        let outcomes = run_all(&settings, &traces)?;
+        let took = began.elapsed();
+        let policies = settings.into_iter().zip(outcomes);
+        let policies = policies.map(|(setting, runs)| Policy::new(setting.name, self.seed, runs));
+        let policies: Vec<Policy> = policies.collect();
         if let Some(file) = &self.plot {
             let lines = policies.iter();
-            let lines = lines.map(|run| (run.policy.as_str(), run.outcome.ttfts.as_slice()));
-            let lines: Vec<_> = lines.collect();
+            let lines: Vec<_> = lines.map(|one| (one.name(), one.times())).collect();
             let failed = |error| Error::new(format!("{}: {error}", file.display()));
             plot::draw(file, &lines).map_err(failed)?;
         }
@@ -169,146 +171,143 @@ impl Simulate {
             pods: self.pods,
             prefill_pods: self.prefill_pods,
             seed: self.seed,
+            seeds: self.seeds,
             policies,
+            took,
         })?;
         Ok(ExitStatus::Ok)
     }
 
-    fn kinds(&self) -> Result<Vec<(String, Kind)>, Error> {
+    /// Returns what is compared: each variant of each configuration and the simple policies, behind each number of
+    /// gateways.
+    fn settings(&self) -> Result<Vec<Setting>, Error> {
         let mut kinds = Vec::new();
         for file in &self.configs {
-            let text = read_document(file)?;
-            // Report a document that does not load as every command does.
-            plan_of(file, &text)?;
-            kinds.push((file.clone(), Kind::Picker(text)));
+            kinds.extend(self.variants(file)?);
         }
         kinds.extend([
             ("round robin".to_owned(), Kind::RoundRobin),
             ("least request".to_owned(), Kind::LeastRequest),
             ("random".to_owned(), Kind::Random),
         ]);
-        Ok(kinds)
+        let behind = |(name, kind): (String, Kind)| {
+            self.gateways.iter().map(move |gateways| Setting {
+                name: match self.gateways.as_slice() {
+                    [_] => name.clone(),
+                    _ if *gateways == 1 => format!("{name}, 1 gateway"),
+                    _ => format!("{name}, {gateways} gateways"),
+                },
+                kind: kind.clone(),
+                pool: self.pool(*gateways),
+            })
+        };
+        Ok(kinds.into_iter().flat_map(behind).collect())
     }
 
-    fn load(&self) -> Result<Trace, Error> {
+    /// Returns the variants of a configuration, which all load.
+    fn variants(&self, file: &str) -> Result<Vec<(String, Kind)>, Error> {
+        let text = read_document(file)?;
+        // Report a document that does not load as every command does.
+        plan_of(file, &text)?;
+        if self.sweep.is_empty() {
+            return Ok(vec![(file.to_owned(), Kind::Picker(text))]);
+        }
+        let node = config::parse(&text);
+        let node = node.map_err(|_| Error::new(format!("{file}: does not parse")))?;
+        let variants = variants(value(&node), &self.sweep);
+        let variants = variants.map_err(|error| Error::new(format!("{file}: {error}")))?;
+        let variants = variants.into_iter().map(|variant| {
+            let (name, text) = (
+                file.to_owned() + &variant.name,
+                variant.document.to_string(),
+            );
+            plan_of(&name, &text)?;
+            Ok((name, Kind::Picker(text)))
+        });
+        variants.collect()
+    }
+
+    fn pool(&self, gateways: u32) -> PoolModel {
+        PoolModel {
+            model: Model {
+                prefill_rate: self.model.prefill_rate,
+                token_seconds: self.model.token_ms / 1e3,
+                token_seconds_each: self.model.token_ms_each / 1e3,
+                step_tokens: self.model.step_tokens,
+                transfer_rate: self.model.transfer_rate,
+                max_running: self.model.max_running,
+                cache_tokens: self.model.cache_tokens,
+                max_adapters: match self.adapters {
+                    0 => 0,
+                    _ => self.model.max_adapters as usize,
+                },
+                adapter_seconds: self.model.adapter_ms / 1e3,
+            },
+            servers: Servers {
+                all: self.pods as usize,
+                prefill: self.prefill_pods as usize,
+            },
+            gateways: gateways as usize,
+        }
+    }
+
+    /// Returns the trace of each seed.
+    fn traces(&self, policies: usize) -> Result<Vec<(u64, Trace)>, Error> {
+        let bounded = |requests: usize| {
+            let all = requests.saturating_mul(policies * self.seeds as usize);
+            match all > MAX_REQUESTS {
+                true => Err(Error::new(format!(
+                    "{requests} requests, {policies} policies and {} seeds are {all} simulated requests; at most \
+                     {MAX_REQUESTS} are: set --requests, --seeds or fewer variants",
+                    self.seeds
+                ))),
+                false => Ok(requests),
+            }
+        };
         let generated = self.requests.unwrap_or(10_000);
-        let mut trace = match self.trace.as_str() {
-            "multi-turn" => Trace::multi_turn(generated, self.rate, self.seed),
+        let seeds = (0..self.seeds).map(|number| self.seed.wrapping_add(number));
+        let traces = match self.trace.as_str() {
+            "multi-turn" => {
+                let requests = bounded(generated)?;
+                let trace = |seed| Trace::multi_turn(requests, self.rate, seed);
+                seeds.map(|seed| (seed, trace(seed))).collect()
+            }
             "shared-prefix" => {
-                Trace::shared_prefix(generated, self.rate, self.documents, self.seed)
+                let requests = bounded(generated)?;
+                let trace = |seed| Trace::shared_prefix(requests, self.rate, self.documents, seed);
+                seeds.map(|seed| (seed, trace(seed))).collect()
             }
             file => {
-                let invalid = |error| Error::new(format!("{file}: {error}"));
-                let text = read_text(file).map_err(|error| {
-                    Error::new(format!(
-                        "{error}; or generate a trace: multi-turn, shared-prefix"
-                    ))
-                })?;
-                let mut trace = Trace::parse(&text).map_err(invalid)?;
-                trace.requests.truncate(self.requests.unwrap_or(usize::MAX));
-                trace
+                if self.adapters > 0 {
+                    return Err(Error::new(
+                        "--adapters: only generated traces have adapters",
+                    ));
+                }
+                let trace = self.read(file)?;
+                bounded(trace.requests.len())?;
+                seeds.map(|seed| (seed, trace.clone())).collect()
             }
         };
-        trace.speed_up(self.speed);
+        let sped_up = |(seed, mut trace): (u64, Trace)| {
+            trace.speed_up(self.speed);
+            if self.adapters > 0 {
+                trace.use_adapters(self.adapters);
+            }
+            (seed, trace)
+        };
+        let traces: Vec<(u64, Trace)> = traces;
+        Ok(traces.into_iter().map(sped_up).collect())
+    }
+
+    fn read(&self, file: &str) -> Result<Trace, Error> {
+        let invalid = |error| Error::new(format!("{file}: {error}"));
+        let text = read_text(file).map_err(|error| {
+            Error::new(format!(
+                "{error}; or generate a trace: multi-turn, shared-prefix"
+            ))
+        })?;
+        let mut trace = Trace::parse(&text).map_err(invalid)?;
+        trace.requests.truncate(self.requests.unwrap_or(usize::MAX));
         Ok(trace)
-    }
-
-    fn simulate(
-        &self,
-        trace: &Trace,
-        name: &str,
-        kind: &Kind,
-        model: &Model,
-    ) -> Result<Outcome, String> {
-        let progress = Arc::new(Progress::default());
-        let bar = bar(name, trace.requests.len());
-        let servers = Servers {
-            all: self.pods as usize,
-            prefill: self.prefill_pods as usize,
-        };
-        let outcome = std::thread::scope(|scope| {
-            let run = scope.spawn(|| simulate(trace, kind, model, servers, self.seed, &progress));
-            while !run.is_finished() {
-                bar.set_position(progress.load(std::sync::atomic::Ordering::Relaxed) as u64);
-                // Frequent enough for a smooth bar, and negligible in a run of seconds.
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            run.join()
-        });
-        bar.finish_and_clear();
-        outcome.unwrap_or_else(|_| Err("the simulation panicked".to_owned()))
-    }
-}
-
-/// Returns a progress bar on standard error, hidden unless that is a terminal.
-fn bar(name: &str, length: usize) -> ProgressBar {
-    let bar = ProgressBar::new(length as u64);
-    let style = ProgressStyle::with_template("{msg:24!} {bar:40} {pos}/{len} {per_sec}");
-    if let Ok(style) = style {
-        bar.set_style(style);
-    }
-    bar.set_message(name.to_owned());
-    bar
-}
-
-impl Report for Comparison {
-    fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        let requests = self.policies.first().map_or(0, |run| run.outcome.requests);
-        let prefill = match self.prefill_pods {
-            0 => String::new(),
-            some => format!(" ({some} prefill)"),
-        };
-        writeln!(
-            out,
-            "{requests} requests of {}, {} pods{prefill}, seed {}; time to first token and per further token in ms",
-            self.trace, self.pods, self.seed
-        )?;
-        let head = format!(
-            "{:32} {:>7} {:>7} {:>7} {:>7} {:>6} {:>6} {:>7} {:>6} {:>7} {:>7} {:>7}",
-            "policy",
-            "mean",
-            "p50",
-            "p90",
-            "p99",
-            "token",
-            "p99",
-            "cached",
-            "spread",
-            "prefill",
-            "P/D",
-            "refused"
-        );
-        writeln!(out, "{}", styled(STRONG, head))?;
-        for Compared {
-            policy, outcome, ..
-        } in &self.policies
-        {
-            let (ttft, token) = (&outcome.ttft_ms, &outcome.token_ms);
-            let disaggregated = outcome.disaggregated as f64 / outcome.requests.max(1) as f64;
-            writeln!(
-                out,
-                "{policy:32} {:>7.0} {:>7.0} {:>7.0} {:>7.0} {:>6.0} {:>6.0} {:>6.1}% {:>6.2} {:>6.1}% {:>6.1}% {:>7}",
-                ttft.mean,
-                ttft.p50,
-                ttft.p90,
-                ttft.p99,
-                token.p50,
-                token.p99,
-                outcome.cached_share * 100.0,
-                outcome.load_spread,
-                outcome.prefill_share * 100.0,
-                disaggregated * 100.0,
-                outcome.refused
-            )?;
-        }
-        let took: Duration = self.policies.iter().map(|run| run.took).sum();
-        let simulated = requests * self.policies.len();
-        let rate = simulated as f64 / took.as_secs_f64().max(1e-9);
-        let foot = format!(
-            "token: median of the requests' mean times per further token; cached: share of prompt tokens; \
-             spread: prefill time of the busiest pod over the mean; prefill: share of time spent in prefill; \
-             P/D: share of requests whose prompt another pod computed. Simulated {rate:.0} requests/s"
-        );
-        writeln!(out, "{}", styled(FAINT, foot))
     }
 }
