@@ -1,8 +1,9 @@
-//! Makes docs/benchmarks.md and its plots from the JSON of two runs.
+//! Makes docs/benchmarks.md, its plots and the tables of docs/sizing.md from the JSON of two runs.
 
 mod balancing;
 mod bars;
 mod plots;
+mod sizing;
 pub mod tables;
 
 use std::fs;
@@ -18,6 +19,8 @@ struct Runs {
     cost: cost::Run,
     /// The effect of balancing on the model servers.
     balancing: worth::Run,
+    /// The page whose tables are of the first.
+    sizing: String,
 }
 
 impl Runs {
@@ -26,6 +29,7 @@ impl Runs {
         Ok(Self {
             cost: serde_json::from_str(&read("run.json")?)?,
             balancing: serde_json::from_str(&read("balancing.json")?)?,
+            sizing: fs::read_to_string(docs.join("sizing.md"))?,
         })
     }
 
@@ -44,6 +48,8 @@ impl Runs {
             }
         }
         files.push(("benchmarks.md".to_owned(), page));
+        let sizing = sizing::fill(&self.sizing, &self.cost)?;
+        files.push(("sizing.md".to_owned(), sizing));
         Ok(files)
     }
 }
