@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{json, Value};
 
-use crate::show::{wait_for_members, MANUAL, REQUEST_INTERVAL};
+use crate::show::{wait_for_endpoints, MANUAL, REQUEST_INTERVAL};
 use crate::DemoError;
 
 /// A request: what it is, its prompt, and whether that goes on from the one before.
@@ -46,8 +46,9 @@ const LOAD: [Request; 5] = [
 
 /// Sends the load and prints who computed and who generated, and why.
 pub fn traffic(listener: u16, admin: u16, pods: &[u16]) -> Result<(), DemoError> {
-    wait_for_members(listener)?;
-    wait_for_roles(listener, admin, pods.len())?;
+    wait_for_endpoints(admin, pods.len())?;
+    // A first request goes through all that the others need.
+    ask(listener, "ready?")?;
     println!("\n  pod-1 and pod-2 compute prompts, pod-3 and pod-4 generate responses.\n");
     println!(
         "  {:<34} {:>6} {:<10} {:<26} {:>6}",
@@ -131,31 +132,6 @@ fn ask(listener: u16, prompt: &str) -> Result<Answer, DemoError> {
         explanation,
         took,
     })
-}
-
-/// Waits until the filter knows the pods of both roles. Until then it replies with 503 to some requests.
-fn wait_for_roles(listener: u16, admin: u16, pods: usize) -> Result<(), DemoError> {
-    let url = format!("http://127.0.0.1:{admin}/stats/prometheus");
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let page = ureq::get(&url).call().ok();
-        let page = page.and_then(|mut page| page.body_mut().read_to_string().ok());
-        let page = page.unwrap_or_default();
-        let mut ready = page
-            .lines()
-            .filter(|line| line.starts_with("llm_d_epp_ready_endpoints"));
-        if ready.any(|line| line.ends_with(&format!(" {pods}"))) {
-            // The worker reads them at its next tick.
-            sleep(REQUEST_INTERVAL);
-            return ask(listener, "ready?").map(|_| ());
-        }
-        if Instant::now() > deadline {
-            return Err(format!(
-                "not {pods} endpoints after 10 s; see target/demo/envoy.log"
-            ));
-        }
-        sleep(Duration::from_millis(50));
-    }
 }
 
 fn hints(listener: u16, admin: u16) {

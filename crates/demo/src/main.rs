@@ -65,7 +65,7 @@ fn run() -> Result<(), DemoError> {
     let mut running = [pods, envoy];
     match disaggregated {
         true => disaggregation::traffic(LISTENER, ADMIN, &PODS)?,
-        false => show::traffic(LISTENER, ADMIN)?,
+        false => show::traffic(LISTENER, ADMIN, PODS.len())?,
     }
     show::links(STATUS, ADMIN);
     println!("\nRunning until Ctrl-C.");

@@ -72,9 +72,9 @@ struct Response {
 }
 
 /// Sends the load and prints which endpoint got each request and why, then some commands to try.
-pub fn traffic(listener: u16, admin: u16) -> Result<(), DemoError> {
+pub fn traffic(listener: u16, admin: u16, pods: usize) -> Result<(), DemoError> {
     let url = format!("http://127.0.0.1:{listener}/v1/completions");
-    wait_for_members(listener)?;
+    wait_for_endpoints(admin, pods)?;
     println!(
         "\n  {:<4} {:<42} {:<10} {:>14}  why",
         "who", "says", "endpoint", "cached tokens"
@@ -128,19 +128,30 @@ fn ask(url: &str, prompt: &str) -> Result<Response, DemoError> {
     })
 }
 
-/// Waits until the filter knows the members of the cluster. Until then it replies with 503.
-pub fn wait_for_members(listener: u16) -> Result<(), DemoError> {
-    let url = format!("http://127.0.0.1:{listener}/v1/models");
+/// Waits until the filter has discovered this many endpoints. Until then, Envoy's own policy chooses, and the filter does
+/// not learn who has which prompt.
+pub fn wait_for_endpoints(admin: u16, pods: usize) -> Result<(), DemoError> {
+    let url = format!("http://127.0.0.1:{admin}/stats/prometheus");
     let deadline = Instant::now() + Duration::from_secs(10);
-    while let Err(error) = ureq::get(&url).call() {
+    loop {
+        let page = ureq::get(&url).call().ok();
+        let page = page.and_then(|mut page| page.body_mut().read_to_string().ok());
+        let page = page.unwrap_or_default();
+        let mut ready = page
+            .lines()
+            .filter(|line| line.starts_with("llm_d_epp_ready_endpoints"));
+        if ready.any(|line| line.ends_with(&format!(" {pods}"))) {
+            // The workers read them at their next tick.
+            sleep(REQUEST_INTERVAL);
+            return Ok(());
+        }
         if Instant::now() > deadline {
             return Err(format!(
-                "no endpoint after 10 s ({error}); see target/demo/envoy.log"
+                "not {pods} endpoints after 10 s; see target/demo/envoy.log"
             ));
         }
         sleep(Duration::from_millis(50));
     }
-    Ok(())
 }
 
 fn hints(listener: u16, admin: u16) {

@@ -5,6 +5,7 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use common::{eppctl, out, top};
@@ -77,8 +78,16 @@ impl Placed {
         for (right, wrong) in SLIPS {
             text = text.replace(right, wrong);
         }
-        let module = path_of("EPP_WASM").to_string_lossy().into_owned();
-        let text = text.replace("/etc/envoy/epp_wasm.wasm", &module);
+        // Whatever it is called, with a version or without.
+        for name in text.split("/etc/envoy/").skip(1) {
+            let Some((name, _)) = name.split_once(".wasm") else {
+                continue;
+            };
+            let module = self.folder.path().join(format!("{name}.wasm"));
+            if name.starts_with("epp_wasm") && !module.exists() {
+                symlink(path_of("EPP_WASM"), module).unwrap();
+            }
+        }
         let folder = self.folder.path().to_str().unwrap();
         let mut text = text
             .replace("/etc/envoy", folder)

@@ -14,12 +14,10 @@ pub const RULE: Rule = Rule {
     fix: "give the cluster the address of `admin` as its only endpoint, as in envoy/production/static.yaml",
     check: |site| {
         let mut bootstraps = site.bootstraps();
-        let (Some((path, bootstrap)), None) = (bootstraps.next(), bootstraps.next()) else {
+        let (Some((_, bootstrap)), None) = (bootstraps.next(), bootstraps.next()) else {
             return Vec::new();
         };
-        let own = site.loaded().filter(|(picker, _)| {
-            picker.path.steps().first() == path.steps().first() && !picker.is_inserted(site)
-        });
+        let own = site.loaded().filter(|(picker, _)| !picker.is_inserted(site));
         let mut names: Vec<&str> = own.filter_map(|(_, plan)| admin_cluster(plan)).collect();
         names.sort_unstable();
         names.dedup();

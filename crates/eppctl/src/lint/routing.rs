@@ -48,6 +48,19 @@ impl<'s> Manager<'s> {
         (!pickers.is_empty()).then_some(pickers)
     }
 
+    /// Returns whether a picker is one of its filters: in its configuration, or by the name of one that ECDS delivers.
+    pub fn has(&self, picker: &Picker<'_>) -> bool {
+        let mut maps = self
+            .site
+            .maps
+            .iter()
+            .filter(|(path, _)| self.is_above(path));
+        let is_named = |map: &Node| {
+            map.get("config_discovery").is_some() && picker.names.contains(&text(map, "name"))
+        };
+        self.is_above(&picker.path) || maps.any(|(_, map)| is_named(map))
+    }
+
     /// Returns the clusters that its routes lead to, including mirrors.
     pub fn clusters(&self) -> Vec<&'s str> {
         let mut found = Vec::new();

@@ -15,12 +15,9 @@ pub const RULE: Rule = Rule {
     check: |site| site.bootstraps().filter_map(|(path, bootstrap)| fault(site, &path, bootstrap)).collect(),
 };
 
-/// Checks a bootstrap that has a filter, or whose dump has one. Control planes have their own.
+/// Checks the bootstrap of a filter that no control plane inserts: those have bootstraps of their own.
 fn fault(site: &Site<'_>, path: &Path, bootstrap: &Node) -> Option<Fault> {
-    let same = |picker: &super::picker::Picker<'_>| {
-        picker.path.steps().first() == path.steps().first() && !picker.is_inserted(site)
-    };
-    if !site.pickers.iter().any(same) {
+    if !site.pickers.iter().any(|picker| !picker.is_inserted(site)) {
         return None;
     }
     let tags = entries(bootstrap, &["stats_config", "stats_tags"]);

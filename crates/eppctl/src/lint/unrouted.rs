@@ -27,8 +27,7 @@ fn faults(site: &Site<'_>, manager: &Manager<'_>) -> Vec<Fault> {
             continue;
         };
         let pool = plan.cluster();
-        // Beside the listeners in a config dump, it may be another listener's.
-        let own = picker.path.steps().starts_with(manager.path.steps());
+        let own = manager.has(picker);
         if own && !clusters.contains(&pool) && !aggregated.contains(&pool) {
             let what = format!("no route of this listener leads to {pool}");
             faults.push(Fault::at(&picker.document, what));
