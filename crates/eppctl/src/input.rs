@@ -7,19 +7,32 @@ use epp_core::config::{self, Plan};
 use crate::embedded::documents;
 use crate::output::Error;
 
+/// Bytes of a file that are read at most: a config dump of ten thousand clusters has some 50 MB.
+const MAX_BYTES: u64 = 256 << 20;
+
 /// Returns the bytes of a file; `-` is standard input.
 pub fn read(file: &str) -> Result<Vec<u8>, Error> {
     let bytes = if file == "-" {
-        let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).map(|_| bytes)
+        read_from(std::io::stdin())
     } else {
-        std::fs::read(file)
+        std::fs::File::open(file).and_then(read_from)
     };
-    bytes.map_err(|error| {
+    let bytes = bytes.map_err(|error| {
         Error::new(format!(
             "{file}: {error}; expected a readable file, or - for standard input"
         ))
-    })
+    })?;
+    if bytes.len() as u64 > MAX_BYTES {
+        let most = MAX_BYTES >> 20;
+        return Err(Error::new(format!("{file}: expected at most {most} MiB")));
+    }
+    Ok(bytes)
+}
+
+fn read_from(source: impl Read) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Returns the text of a file; `-` is standard input.

@@ -48,7 +48,7 @@ impl Error {
     /// Prints the error to standard error.
     pub fn print(&self) {
         let (red, end) = (ERROR.render(), ERROR.render_reset());
-        anstream::eprintln!("{red}eppctl:{end} {}", self.0);
+        anstream::eprintln!("{red}eppctl:{end} {}", printable(&self.0));
     }
 }
 
@@ -96,6 +96,41 @@ pub trait Report: Serialize {
     }
 }
 
+/// What [`styled`] and the error's label write.
+const STYLES: [&str; 7] = [
+    "\u{1b}[0m",
+    "\u{1b}[1m",
+    "\u{1b}[2m",
+    "\u{1b}[31m",
+    "\u{1b}[32m",
+    "\u{1b}[33m",
+    "\u{1b}[36m",
+];
+
+/// Returns a text without what moves a terminal's cursor, renames its window or reverses its letters: names in files, in
+/// metrics and on Envoy's pages may be anybody's.
+fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(letter) = rest.chars().next() {
+        let style = STYLES.iter().find(|style| rest.starts_with(**style));
+        let harmless = !letter.is_control() || matches!(letter, '\n' | '\t');
+        let length = style.map_or(letter.len_utf8(), |style| style.len());
+        match style {
+            Some(style) => printable.push_str(style),
+            None if harmless && !is_format(letter) => printable.push(letter),
+            None => printable.push(char::REPLACEMENT_CHARACTER),
+        }
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    printable
+}
+
+/// Returns whether a letter changes the direction of others, or is not seen.
+fn is_format(letter: char) -> bool {
+    matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
 fn of_lint(format: &str) -> Error {
     Error::new(format!(
         "--output {format} is for the findings of `eppctl lint`; use text, json or yaml"
@@ -118,7 +153,7 @@ impl Output {
     /// Prints a result. A closed pipe (`| head`) is not an error.
     pub fn print(&mut self, report: &impl Report) -> Result<(), Error> {
         let printed = match self.format {
-            Format::Text => report.text(&mut self.out),
+            Format::Text => self.text(report),
             Format::Json => self.json(report),
             Format::Yaml => {
                 let text = serde_yaml::to_string(report).map_err(io::Error::other)?;
@@ -139,8 +174,35 @@ impl Output {
         }
     }
 
+    fn text(&mut self, report: &impl Report) -> io::Result<()> {
+        let mut text = Vec::new();
+        report.text(&mut text)?;
+        let text = String::from_utf8_lossy(&text);
+        self.out.write_all(printable(&text).as_bytes())
+    }
+
     fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
         let text = serde_json::to_string_pretty(value).map_err(io::Error::other)?;
         writeln!(self.out, "{text}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn styles_stay_and_what_steers_a_terminal_does_not() {
+        for style in [ERROR, WARNING, GOOD, STRONG, FAINT] {
+            let text = styled(style, "a\tb\n");
+            assert_eq!(printable(&text), text);
+        }
+        let hostile = "p\u{1b}]0;owned\u{7}\u{1b}[1A\u{1b}[2K\u{1b}[8m\u{202e}\u{9b}2J\r";
+        let shown = printable(hostile);
+        assert!(
+            !shown.contains(|letter: char| letter.is_control() || is_format(letter)),
+            "{shown:?}"
+        );
+        assert!(shown.starts_with("p\u{fffd}]0;owned"), "{shown:?}");
     }
 }

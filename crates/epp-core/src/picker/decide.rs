@@ -358,16 +358,18 @@ impl Dispatcher {
             return self.bypass(exchange);
         }
         let reply = LocalReply::new(error, self.plan.dialect);
+        // That is what the client has asked for. The host's own load balancing would serve it elsewhere.
+        let asked_for = matches!(
+            error,
+            ScheduleError::NotCached | ScheduleError::NoneChosen | ScheduleError::NoProfileRan
+        );
         let mode = match error {
             ScheduleError::NoCandidates => self.plan.settings.failure_mode,
-            // That is what the client has asked for. The host's own load balancing would serve it elsewhere.
-            ScheduleError::NotCached | ScheduleError::NoneChosen | ScheduleError::NoProfileRan => {
-                FailureMode::FailClose
-            }
+            _ if asked_for => FailureMode::FailClose,
             _ if self.plan.needs.choice => FailureMode::FailClose,
             _ => self.plan.settings.failure_mode,
         };
-        self.statistics.count_failure(mode, reply.code);
+        self.statistics.count_failure(mode, reply.code, asked_for);
         match mode {
             FailureMode::FailClose => {
                 self.leave(exchange);

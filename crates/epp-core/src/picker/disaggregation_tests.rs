@@ -183,6 +183,8 @@ fn a_request_that_prefers_the_cache_is_refused_in_every_failure_mode() {
         assert!(counted(&mut picker).is_empty());
         sent(send(&mut picker, 2, 640, None));
         sent(send(&mut picker, 3, 640, Some("wait=1, if-available")));
+        let statistics = &picker.dispatcher.statistics;
+        assert_eq!(statistics.without_endpoint(), (0, 0), "the pool has one");
     }
 }
 

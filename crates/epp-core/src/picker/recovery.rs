@@ -32,7 +32,7 @@ impl Recovery<'_> {
         let dispatcher = &mut self.0.dispatcher;
         let code = LocalReply::defect(dispatcher.plan.dialect).code;
         let mode = dispatcher.plan.settings.failure_mode;
-        dispatcher.statistics.count_failure(mode, code);
+        dispatcher.statistics.count_failure(mode, code, false);
     }
 
     /// Returns the exchange that was being changed when a call about several panicked, once: the same may panic again

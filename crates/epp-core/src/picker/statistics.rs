@@ -232,13 +232,14 @@ impl Statistics {
         self.registry.add(DISAGGREGATED, Disaggregated(stages), 1);
     }
 
-    /// No endpoint is picked for a request, for this reason.
-    pub fn count_failure(&mut self, mode: FailureMode, code: &'static str) {
+    /// No endpoint is picked for a request, for this reason; `asked_for` where its client's own headers demand that, so
+    /// that it says nothing about the pool.
+    pub fn count_failure(&mut self, mode: FailureMode, code: &'static str, asked_for: bool) {
         let (counter, count) = match mode {
             FailureMode::FailClose => (REQUEST_ERRORS, &mut self.refused),
             FailureMode::FailOpen => (FALLBACKS, &mut self.unrouted),
         };
-        *count += 1;
+        *count += u64::from(!asked_for);
         self.registry.add(counter, ErrorCode(code), 1);
     }
 
@@ -261,7 +262,7 @@ impl Statistics {
         self.silent_on_cache
     }
 
-    /// Returns how many requests without an endpoint were refused, and how many were left to the host.
+    /// Returns how many requests were refused, and how many left to the host, because the pool has no endpoint for them.
     pub fn without_endpoint(&self) -> (u64, u64) {
         (self.refused, self.unrouted)
     }

@@ -287,7 +287,10 @@ pub fn inline_endpoints(
 /// Reads a file of endpoints, at its path or, as documents name paths of a container, beside the document.
 fn endpoints_of(path: &str, folder: &Path) -> Result<Value, String> {
     let beside = Path::new(path).file_name().map(|file| folder.join(file));
-    let read = |path: &Path| std::fs::read_to_string(path).ok();
+    let read = |path: &Path| {
+        let regular = path.is_file().then(|| path.to_str()).flatten()?;
+        crate::input::read_text(regular).ok()
+    };
     let text = read(Path::new(path)).or_else(|| read(&folder.join(path)));
     let text = text.or_else(|| read(&beside?));
     let text = text.ok_or_else(|| {

@@ -161,14 +161,30 @@ const MAX_PARSED_BYTES: usize = 1 << 20;
 
 fn parse(text: &str) -> Result<Node, String> {
     if text.len() > MAX_PARSED_BYTES {
-        let json = serde_json::from_str(text).ok();
-        if let Some(value) = json.or_else(|| serde_yaml::from_str(text).ok()) {
+        if let Ok(value) = serde_json::from_str(text) {
+            return Ok(node(value));
+        }
+        if may_have_anchors(text) {
+            return Err("found anchors in a text of over 1 MiB, expected none, or JSON".to_owned());
+        }
+        if let Ok(value) = serde_yaml::from_str(text) {
             return Ok(node(value));
         }
     }
     config::parse(text).map_err(|rejected| {
         let first = rejected.errors.first().map(ToString::to_string);
         first.unwrap_or_default()
+    })
+}
+
+/// Returns whether a YAML text may name a part of it to repeat it: a few bytes could stand for gigabytes.
+fn may_have_anchors(text: &str) -> bool {
+    let mut before = b'\n';
+    text.bytes().any(|byte| {
+        let begins =
+            before.is_ascii_whitespace() || matches!(before, b'[' | b'{' | b',' | b':' | b'-');
+        before = byte;
+        begins && byte == b'&'
     })
 }
 
@@ -402,5 +418,14 @@ mod tests {
             found[0].place(Path::default().key("d").steps(), 2).1,
             Some(4)
         );
+    }
+
+    #[test]
+    fn a_large_text_repeats_no_part_of_itself() {
+        let long = "x".repeat(MAX_PARSED_BYTES);
+        let bomb = format!("a: &a {long}\nlist:\n- *a\n- *a\n");
+        let found = parse(&bomb).err();
+        assert!(found.is_some_and(|found| found.contains("anchors")));
+        assert!(parse(&format!("a: {long}\nb: c&d\n")).is_ok());
     }
 }
