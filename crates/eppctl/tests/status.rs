@@ -38,10 +38,8 @@ fn faults(report: &Value) -> Vec<&str> {
 #[test]
 fn a_running_envoy_is_healthy_until_its_pool_is_empty() {
     let sim = Sim::start(2, &Settings::default()).unwrap();
-    let mut setup = Setup::new(&sim.addresses(), CONFIG);
-    // Without it, lint finds that clients can choose.
-    setup.removed_early = vec!["x-gateway-destination-endpoint".to_owned()];
-    let mut proxy = setup.start();
+    // Lint finds that clients can choose an endpoint, which is a note: the verdict is the filter's.
+    let mut proxy = Setup::new(&sim.addresses(), CONFIG).start();
     let admin = format!("127.0.0.1:{}", proxy.admin);
     for turn in 0..5 {
         complete(proxy.port, "m", &format!("the same prompt. {turn}"));
@@ -72,7 +70,10 @@ fn a_running_envoy_is_healthy_until_its_pool_is_empty() {
         last = status(&admin);
         faults(&last.0).contains(&"pool-empty")
     });
-    assert_eq!((&last.0["verdict"], last.1), (&"findings".into(), Some(1)));
+    assert_eq!(
+        (&last.0["verdict"], last.1),
+        (&"not-healthy".into(), Some(1))
+    );
     let text = out(&eppctl(&["status", &admin], ""));
     assert!(
         text.contains("broken: pool-empty of inference-pool\n  cause: "),

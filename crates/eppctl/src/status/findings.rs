@@ -147,12 +147,8 @@ pub fn add_linted(findings: &mut Vec<StatusFinding>, linted: Option<&Findings>) 
         {
             continue;
         }
-        let severity = match fault.rule {
-            "envoy-version" => Severity::Note,
-            rule => Finding::from_id(rule).map_or(Severity::Degraded, Finding::severity),
-        };
         findings.push(StatusFinding {
-            severity,
+            severity: severity(fault.rule),
             id: fault.rule.to_owned(),
             pool: None,
             place: Some(place),
@@ -160,6 +156,19 @@ pub fn add_linted(findings: &mut Vec<StatusFinding>, linted: Option<&Findings>) 
             remedy: format!("{}.", fault.fix),
         });
     }
+}
+
+/// Returns how bad a fault is that the filter has not noticed.
+///
+/// Advice is a note: the filter works, and its own verdict on the status page is the same. A fault that leads to a
+/// finding of the filter, which may need requests to notice it, is as bad as that.
+fn severity(rule: &str) -> Severity {
+    // Envoy forgets it when it accepts an update.
+    if rule == "refused-update" || rule == "plugin-config" {
+        return Severity::Degraded;
+    }
+    let causes = causes(rule).iter().map(|finding| finding.severity());
+    causes.min().unwrap_or(Severity::Note)
 }
 
 /// Returns the filter's own findings that a fault in its configuration leads to.
@@ -213,7 +222,7 @@ fn past(statistics: &Statistics<'_>) -> Vec<StatusFinding> {
             "updates-refused",
             ending(&["_update_rejected", "_config_reject", "_config_conflict"]),
             "Envoy has refused updates of its configuration since it started.",
-            "If the last one is among them, the configuration before it is in force: compare the versions in /config_dump; Envoy's log has the reasons.",
+            "If no finding refused-update says that the last one was, compare the version of an extension's configuration in /config_dump with the one that was sent.",
         ),
         (
             "configurations-refused",

@@ -20,14 +20,14 @@ use series::Statistics;
 /// Say whether a running Envoy's filter is healthy, and of each finding what to do.
 ///
 /// Findings come from the filter itself (epp_wasm_finding), from the configuration in force (eppctl lint), and
-/// from Envoy's statistics. Notes, which are no faults, do not change the verdict. A listener that exposes
+/// from Envoy's statistics. Notes, which are no faults, do not change the verdict; advice of lint is a note. A listener that exposes
 /// /stats/prometheus only is enough for the filter's own findings.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl status http://127.0.0.1:9901
   eppctl status -o json http://127.0.0.1:9901
 
-Exit status: 0 healthy, 1 findings, 2 it cannot be said: Envoy cannot be reached or has no filter, or the
+Exit status: 0 healthy, 1 not healthy, 2 it cannot be said: Envoy cannot be reached or has no filter, or the
 filter has only just started, or is of a version that reports no findings.")]
 pub struct Status {
     /// Envoy's admin interface: http://HOST:PORT, HOST:PORT, unix:PATH, or the path of a socket.
@@ -50,12 +50,12 @@ struct Pages {
 
 /// The verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 enum Verdict {
     /// Nothing is wrong; there may be notes.
     Healthy,
     /// Something is wrong.
-    Findings,
+    NotHealthy,
     /// Nothing was found, by a filter that does not report findings, or that has only just started.
     Unknown,
 }
@@ -79,7 +79,7 @@ impl Status {
         output.print(&report)?;
         Ok(match report.verdict {
             Verdict::Healthy => ExitStatus::Ok,
-            Verdict::Findings => ExitStatus::Findings,
+            Verdict::NotHealthy => ExitStatus::Findings,
             Verdict::Unknown => ExitStatus::Unknown,
         })
     }
@@ -119,7 +119,7 @@ impl Report {
         let tells = !builds.is_empty() && pools.iter().all(|pool| pool.ready > 0.0);
         Ok(Self {
             verdict: match (faults, tells) {
-                (true, _) => Verdict::Findings,
+                (true, _) => Verdict::NotHealthy,
                 (false, false) => Verdict::Unknown,
                 (false, true) => Verdict::Healthy,
             },

@@ -74,7 +74,7 @@ fn a_healthy_envoy_has_its_facts() {
         text(&report),
         "healthy: 2 endpoints of pool can be picked
 
-  Envoy         1.40.0 (tested), LIVE since 13s, workers: 2, WebAssembly VMs: 3
+  Envoy         1.40.0 (tested), LIVE, up for 13s, workers: 2, WebAssembly VMs: 3
   module        0.1.0, commit 0123abc, digest fedcba98
   configuration 1 filter with an EndpointPickerConfig
 pool pool
@@ -99,7 +99,7 @@ fn findings_have_their_place_cause_and_remedy_the_worst_first() {
         + "epp_wasm_finding{pool=\"pool\",finding=\"dry-run\"} 1\n"
         + "epp_wasm_finding{pool=\"pool\",finding=\"from-the-future\"} 1\n";
     let report = report(&pages);
-    assert_eq!(report.verdict, Verdict::Findings);
+    assert_eq!(report.verdict, Verdict::NotHealthy);
     assert_eq!(
         ids(&report),
         [
@@ -110,11 +110,11 @@ fn findings_have_their_place_cause_and_remedy_the_worst_first() {
         ]
     );
     let text = text(&report);
-    let first = "3 findings: 1 broken, 2 degraded; 1 note\n\nbroken: pool-empty of pool\n  cause: The pool has no endpoints.\n  remedy: ";
+    let first = "not healthy: 1 broken, 2 degraded; 1 note\n\nbroken: pool-empty of pool\n  cause: The pool has no endpoints.\n  remedy: ";
     assert!(text.starts_with(first), "{text}");
     assert!(text.contains("  where: 10.0.0.2:8000 (status)\n"), "{text}");
     let json = serde_json::to_value(&report).unwrap();
-    assert_eq!(json.pointer("/verdict"), Some(&"findings".into()));
+    assert_eq!(json.pointer("/verdict"), Some(&"not-healthy".into()));
     assert_eq!(json.pointer("/findings/0/severity"), Some(&"broken".into()));
 }
 
@@ -141,8 +141,10 @@ fn the_configuration_in_force_is_linted() {
     let mut pages = pages();
     pages.dump = Some(dump(""));
     let linted = report(&pages);
-    assert_eq!(linted.verdict, Verdict::Findings);
+    // Advice: the page of the filter says "healthy", too.
+    assert_eq!(linted.verdict, Verdict::Healthy);
     assert_eq!(ids(&linted), ["vm-id"]);
+    assert_eq!(linted.findings[0].severity, Severity::Note);
     let place = linted.findings[0].place.as_deref().unwrap();
     assert!(
         place.starts_with("/config_dump:1:configs[1].ecds_filters[0]"),
@@ -155,6 +157,26 @@ fn the_configuration_in_force_is_linted() {
     let both = report(&pages);
     assert_eq!(ids(&both), ["no-override-host"]);
     assert!(both.findings[0].place.is_some() && both.findings[0].severity == Severity::Broken);
+    // The filter needs requests to notice it.
+    pages.statistics = STATISTICS.to_owned();
+    let early = report(&pages);
+    assert_eq!(ids(&early), ["no-override-host"]);
+    assert_eq!(early.findings[0].severity, Severity::Broken);
+}
+
+#[test]
+fn a_refused_update_is_a_fault_until_one_is_accepted() {
+    let mut pages = pages();
+    pages.statistics = STATISTICS.replace("lds_update_rejected{} 0", "lds_update_rejected{} 1");
+    let refused = "configs: [{'@type': x/v3.ListenersConfigDump, dynamic_listeners: [{name: llm, error_state: {details: 'bad value'}}]}, ";
+    pages.dump = Some(dump("vm_id: epp").replace("configs: [", refused));
+    let after = report(&pages);
+    assert_eq!(after.verdict, Verdict::NotHealthy);
+    assert_eq!(ids(&after), ["refused-update", "updates-refused"]);
+    assert!(text(&after).starts_with("not healthy: 1 degraded; 1 note\n"));
+    // Envoy forgets the error with the next update that it accepts; its counter stays.
+    pages.dump = Some(dump("vm_id: epp"));
+    assert_eq!(report(&pages).verdict, Verdict::Healthy);
 }
 
 #[test]

@@ -31,8 +31,6 @@ impl Report {
                 .filter(|one| one.severity == severity)
                 .count()
         };
-        let broken = count(Severity::Broken);
-        let degraded = count(Severity::Degraded);
         let notes = match count(Severity::Note) {
             0 => String::new(),
             1 => "; 1 note".to_owned(),
@@ -50,16 +48,18 @@ impl Report {
                     format!("healthy: {ready} endpoints of {pools} can be picked{notes}"),
                 )
             }
-            Verdict::Findings => {
-                let style = if broken > 0 { ERROR } else { WARNING };
-                let all = match broken + degraded {
-                    1 => "1 finding".to_owned(),
-                    several => format!("{several} findings"),
+            Verdict::NotHealthy => {
+                let severities = [Severity::Broken, Severity::Degraded];
+                let counts = severities.map(|severity| (count(severity), severity.name()));
+                let counts = counts.iter().filter(|(count, _)| *count > 0);
+                let counts: Vec<String> = counts
+                    .map(|(count, name)| format!("{count} {name}"))
+                    .collect();
+                let style = match count(Severity::Broken) {
+                    0 => WARNING,
+                    _ => ERROR,
                 };
-                styled(
-                    style,
-                    format!("{all}: {broken} broken, {degraded} degraded{notes}"),
-                )
+                styled(style, format!("not healthy: {}{notes}", counts.join(", ")))
             }
             Verdict::Unknown => {
                 let reason = match self.builds.is_empty() {
@@ -79,7 +79,7 @@ impl Report {
             (None, _) => "version not exposed here".to_owned(),
         }];
         facts.extend(match (&envoy.state, &envoy.uptime) {
-            (Some(state), Some(uptime)) => Some(format!("{state} since {uptime}")),
+            (Some(state), Some(uptime)) => Some(format!("{state}, up for {uptime}")),
             _ => None,
         });
         facts.extend(envoy.workers.map(|workers| format!("workers: {workers}")));
