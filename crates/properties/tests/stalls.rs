@@ -12,6 +12,7 @@
 )]
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::time::Duration;
 
 use epp_core::body::SliceBody;
@@ -39,8 +40,10 @@ struct Server {
     prefill: f64,
     /// Milliseconds per decoding step.
     step: f64,
-    /// Milliseconds per thousand in which it pauses for up to a second, as for a new CUDA graph.
-    pauses: u64,
+    /// Milliseconds between two pauses, and of one: for a new CUDA graph, or a long prompt in a single step.
+    pauses: Option<(u64, Range<u64>)>,
+    /// Milliseconds for which it stands still with its first request.
+    cold: u64,
     /// Whether its page is SGLang's: gauges, set every 40 decoding steps.
     sglang: bool,
     paused_until: u64,
@@ -81,7 +84,8 @@ impl Server {
         Self {
             prefill: 16.0,
             step: 25.0,
-            pauses: 0,
+            pauses: None,
+            cold: 0,
             sglang: false,
             paused_until: 0,
             hung: false,
@@ -97,8 +101,14 @@ impl Server {
         if self.hung || now < self.paused_until {
             return;
         }
-        if rng.u64(0..1_000 * 1_000 / STEP) < self.pauses * 1_000 / STEP {
-            self.paused_until = now + rng.u64(0..1_000);
+        if let Some((between, pause)) = self.pauses.clone() {
+            if rng.u64(0..between) < STEP {
+                self.paused_until = now + rng.u64(pause);
+            }
+        }
+        if !self.queue.is_empty() && self.cold > 0 {
+            self.paused_until = now + std::mem::take(&mut self.cold);
+            return;
         }
         let mut budget = self.prefill * STEP as f64;
         while self.running.len() < MAX_RUNNING {
@@ -359,7 +369,7 @@ fn server_of(address: &str) -> usize {
     number - 1
 }
 
-fn seeds() -> std::ops::Range<u64> {
+fn seeds() -> Range<u64> {
     let seeds = std::env::var("SEEDS").ok();
     0..seeds.map_or(2, |seeds| seeds.parse().unwrap())
 }
@@ -378,9 +388,10 @@ fn working() -> Vec<(&'static str, Vec<Server>, Load)> {
         ..usual()
     };
     let pausing = || Server {
-        pauses: 3,
+        pauses: Some((3_000, 0..1_000)),
         ..usual()
     };
+    let cold = |cold| Server { cold, ..usual() };
     vec![
         ("usual", vec![usual(); 4], USUAL),
         ("one slow", vec![slow(), usual(), usual(), usual()], USUAL),
@@ -413,6 +424,16 @@ fn working() -> Vec<(&'static str, Vec<Server>, Load)> {
             },
         ),
         ("pauses", vec![pausing(); 4], USUAL),
+        (
+            "one cold",
+            vec![cold(12_000), usual(), usual(), usual()],
+            USUAL,
+        ),
+        (
+            "all cold",
+            vec![cold(3_000), cold(6_000), cold(9_000), cold(12_000)],
+            USUAL,
+        ),
         ("SGLang", vec![sglang(25.0); 4], USUAL),
         (
             "SGLang, slow",
@@ -433,6 +454,41 @@ fn no_server_that_works_is_ejected() {
                 eprintln!("{name}, {workers} workers, seed {seed}");
                 World::new(servers.clone(), workers, load, seed).run(30, &[]);
             }
+        }
+    }
+}
+
+/// Steps of several seconds, in a pool where none took a tenth of a second before: the first ones cannot be told from an
+/// engine that has stopped. Thrice the longest of them covers all others.
+#[test]
+fn steps_of_seconds_are_learned_and_cost_an_ejection_or_two_until_the_server_works() {
+    for seed in seeds() {
+        for workers in [1, 3] {
+            let mut world = World::new(vec![Server::new(); 4], workers, USUAL, seed);
+            world.run(10, &[]);
+            for server in &mut world.servers {
+                server.pauses = Some((15_000, 2_000..10_000));
+            }
+            let (mut ejections, mut was_ejected) = ([0; 4], [false; 4]);
+            for _ in 0..120_000 / STEP {
+                world.step();
+                for server in 0..4 {
+                    let is_ejected = world.ejected(server) > 0;
+                    let worked_for = world.now.saturating_sub(world.servers[server].paused_until);
+                    let text = format!(
+                        "server {server}, {} ms, {workers} workers, seed {seed}",
+                        world.now
+                    );
+                    assert!(!is_ejected || worked_for < 7_000, "still ejected: {text}");
+                    ejections[server] += usize::from(is_ejected && !was_ejected[server]);
+                    was_ejected[server] = is_ejected;
+                }
+            }
+            eprintln!("{workers} workers, seed {seed}: {ejections:?}");
+            assert!(
+                ejections.iter().all(|it| *it <= 2),
+                "{ejections:?}, seed {seed}"
+            );
         }
     }
 }

@@ -29,6 +29,10 @@ const MIN_SILENCE: Duration = Duration::from_secs(2);
 /// The same where only gauges show work. SGLang sets them every 40 decoding steps, which may take 200 ms each.
 const MIN_SILENCE_OF_GAUGES: Duration = Duration::from_secs(15);
 
+/// An endpoint that has served fewer requests than this has no history: engines load adapters and compile kernels for
+/// the first ones, for many seconds. It has as much time as one whose page has only gauges.
+const HISTORY: u8 = 10;
+
 /// Any longer silence counts: a minute after which the templates' `per_try_timeout` sends a request elsewhere has then
 /// half passed.
 const MAX_SILENCE: Duration = Duration::from_secs(30);
@@ -47,6 +51,8 @@ pub(super) struct Silence {
     since: Instant,
     /// When it last served a request with a body.
     served_at: Option<Instant>,
+    /// How many it has served, up to [`HISTORY`].
+    served: u8,
     /// The longest silences that ended in this window and in the one before.
     longest: [Duration; 2],
     /// Whether it has been silent for so long that only successful responses are taken as work: all are examined.
@@ -65,6 +71,7 @@ impl Silence {
     /// The endpoint has served a request, which had waited since then.
     pub fn serve(&mut self, waiting_since: Option<Instant>, now: Instant) {
         self.served_at = Some(now);
+        self.served = HISTORY.min(self.served.saturating_add(1));
         self.end(waiting_since, now);
     }
 
@@ -82,6 +89,18 @@ impl Silence {
     fn longest(&self) -> Duration {
         let [present, former] = self.longest;
         present.max(former)
+    }
+
+    /// Returns how long the endpoint may be silent, of which this is the longest silence that is known, where no
+    /// shorter one than `shortest` counts.
+    fn patience(&self, longest: Duration, shortest: Duration) -> Duration {
+        let shortest = match self.served < HISTORY {
+            true => MIN_SILENCE_OF_GAUGES,
+            false => shortest,
+        };
+        longest
+            .saturating_mul(MULTIPLE)
+            .clamp(shortest, MAX_SILENCE)
     }
 }
 
@@ -144,8 +163,7 @@ impl PoolState {
             let first = is_longest.then(|| record.unanswered.first_due(bound, since));
             silence.end(first.flatten().and_then(since), worked_at);
         }
-        let patience = silence.longest().saturating_mul(MULTIPLE);
-        let half = patience.clamp(shortest, MAX_SILENCE) / 2;
+        let half = silence.patience(silence.longest(), shortest) / 2;
         silence.doubted = now.since(silence.since) >= half
             && record
                 .unanswered
@@ -191,8 +209,7 @@ impl PoolState {
             return false;
         };
         let longest = record.silence.longest().max(typical);
-        let patience = longest.saturating_mul(MULTIPLE);
-        let patience = patience.clamp(shortest, MAX_SILENCE);
+        let patience = record.silence.patience(longest, shortest);
         // A probe may be the only request there, and what the endpoint has done before it was ejected for is no measure.
         let (needed, patience) = match self.monitor.outliers.reason(slot) {
             Some(Reason::Hung) => (1, shortest),

@@ -49,6 +49,8 @@ struct World {
     servers: Vec<Server>,
     /// Whether pages have the counter of generated tokens.
     counts: bool,
+    /// Whether every other page lacks it.
+    flickers: bool,
     /// Milliseconds between two requests.
     interval: u64,
     now: u64,
@@ -77,6 +79,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
             picker: Picker::new(plan, 1),
             servers: servers.to_vec(),
             counts: true,
+            flickers: false,
             interval: 20,
             now: 0,
             generated: vec![0; servers.len()],
@@ -123,7 +126,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
             let mut page = format!(
                 "vllm:num_requests_waiting {waiting}\nvllm:kv_cache_usage_perc 0.{usage}\n"
             );
-            if self.counts {
+            if self.counts && !(self.flickers && self.now % (2 * PAGE) == 0) {
                 page += &format!("vllm:generation_tokens_total {generated}\n");
             }
             let now = self.at();
@@ -385,5 +388,24 @@ fn without_the_counter_of_tokens_more_time_is_given() {
     world.run(10_000);
     assert_eq!(world.hung(), [false; 4]);
     world.run(6_000);
+    assert_eq!(world.hung(), [true, false, false, false]);
+}
+
+#[test]
+fn a_value_that_only_some_pages_have_is_no_work() {
+    let mut world = World::new(&[FINE; 4]);
+    world.run(3_000);
+    world.servers[0] = HUNG;
+    world.flickers = true;
+    world.run(3_000);
+    assert_eq!(world.hung(), [true, false, false, false]);
+}
+
+#[test]
+fn an_endpoint_without_history_is_given_more_time() {
+    let mut world = World::new(&[HUNG, FINE, FINE, FINE]);
+    world.run(14_000);
+    assert_eq!(world.hung(), [false; 4]);
+    world.run(3_000);
     assert_eq!(world.hung(), [true, false, false, false]);
 }

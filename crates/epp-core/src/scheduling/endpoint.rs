@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use std::cell::OnceCell;
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use xxhash_rust::xxh64::xxh64;
@@ -96,12 +97,11 @@ pub struct Metrics {
 
 impl Metrics {
     /// Returns whether the engine has worked since an earlier page. Requests that arrive at an engine that stands still
-    /// change a page as well: they only add to its load.
+    /// change a page as well: they only add to its load. A value that one of the pages lacks says nothing.
     pub fn shows_work_since(&self, before: &Self) -> bool {
-        let changes =
-            |now: Option<f64>, before: Option<f64>| before.is_some_and(|it| now != Some(it));
-        let shrinks =
-            |now: Option<f64>, before: Option<f64>| before.is_some_and(|it| now < Some(it));
+        let compare = |now: Option<f64>, before: Option<f64>| now?.partial_cmp(&before?);
+        let changes = |now, before| compare(now, before).is_some_and(Ordering::is_ne);
+        let shrinks = |now, before| compare(now, before).is_some_and(Ordering::is_lt);
         changes(self.generated, before.generated)
             || changes(self.kv_usage, before.kv_usage)
             || shrinks(self.running, before.running)
