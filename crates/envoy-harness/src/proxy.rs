@@ -56,6 +56,8 @@ pub struct Setup {
     pub environment: Vec<(String, String)>,
     /// Whether it has a listener with the status page.
     pub status_page: bool,
+    /// Whether the filters come by ECDS, from files of their own, instead of with the listener.
+    pub filters_discovered: bool,
 }
 
 impl Setup {
@@ -79,6 +81,7 @@ impl Setup {
             drain_seconds: 2,
             environment: Vec::new(),
             status_page: false,
+            filters_discovered: false,
         }
     }
 
@@ -324,11 +327,12 @@ impl Proxy {
             if self.setup.bodies_first {
                 wasm["config"]["allow_on_headers_stop_iteration"] = true.into();
             }
-            filters.push(typed(
-                &format!("wasm{number}"),
-                "filters.http.wasm.v3.Wasm",
-                wasm,
-            ));
+            let kind = "filters.http.wasm.v3.Wasm";
+            let filter = typed(&format!("wasm{number}"), kind, wasm);
+            filters.push(match self.setup.filters_discovered {
+                false => filter,
+                true => self.discovered(filter),
+            });
         }
         let mutation = json!({"mutations": {"request_mutations": [{"remove": "x-gateway-destination-endpoint"}]}});
         filters.push(typed(
@@ -362,6 +366,20 @@ impl Proxy {
             "http_filters": filters,
         }));
         json!({"name": "llm", "address": address("127.0.0.1", self.port), "filter_chains": [{"filters": [manager]}]})
+    }
+
+    /// Writes a filter into a file of its own. Returns what takes its place in the listener.
+    fn discovered(&self, mut filter: Value) -> Value {
+        let name = filter["name"].as_str().unwrap().to_owned();
+        let kind = filter["typed_config"]["@type"].clone();
+        filter["@type"] = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig".into();
+        let file = format!("{name}.json");
+        self.replace(&file, &json!({"resources": [filter]}));
+        json!({"name": name, "config_discovery": {"config_source": self.watched(&file), "type_urls": [kind]}})
+    }
+
+    fn watched(&self, name: &str) -> Value {
+        json!({"path_config_source": {"path": self.file(name)}, "resource_api_version": "V3"})
     }
 
     /// The listener of the status page, with a VM of its own, as envoy/envoy.yaml has it.
@@ -400,9 +418,8 @@ impl Proxy {
     }
 
     fn bootstrap(&self) -> Value {
-        let watched = |name: &str| json!({"path_config_source": {"path": self.file(name)}, "resource_api_version": "V3"});
         let mut pool = json!({"name": "inference-pool", "type": "EDS", "connect_timeout": "1s",
-            "eds_cluster_config": {"eds_config": watched("eds.json")},
+            "eds_cluster_config": {"eds_config": self.watched("eds.json")},
             "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                 "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
                 "explicit_http_config": {"http_protocol_options": {"enable_trailers": true}}}},
@@ -418,7 +435,7 @@ impl Proxy {
         }));
         clusters.extend(self.setup.more_clusters.iter().cloned());
         let dynamic = match self.setup.listener_fixed {
-            false => json!({"lds_config": watched("lds.json")}),
+            false => json!({"lds_config": self.watched("lds.json")}),
             true => json!({}),
         };
         let listeners = self.setup.listener_fixed.then(|| self.listener());

@@ -8,6 +8,7 @@ use epp_core::findings::Finding;
 use fake_model_server::{Settings, Sim};
 use serde_json::json;
 
+use super::alerts::replay::{fires, Fired, Phase, Recording};
 use super::{is_told, pool, responding};
 use crate::client::{complete, get};
 use crate::proxy::{Proxy, Setup};
@@ -92,6 +93,49 @@ fn start(sim: &Sim) -> Proxy {
     setup.more_clusters = vec![fixed("nothing", &[responding(NOTHING)])];
     setup.launch()
 }
+
+/// The alerts that fire, by pool.
+pub const ALERTS: &[Fired] = &[
+    (
+        "EppMisconfigured",
+        &[
+            "inference-pool",
+            "modles",
+            "lost",
+            "astray",
+            "empty",
+            "by-cluster",
+        ],
+    ),
+    // Not the pod's doing: none is ejected.
+    ("EppServedElsewhere", &["inference-pool"]),
+    ("EppBalancesBlindly", &["modles", "lost", "astray", "empty"]),
+    // It fails closed.
+    ("EppRefusesRequests", &["lost"]),
+    (
+        "EppDecidesWithoutMetrics",
+        &["by-cluster", "by-path", "refused", "missing", "html", "tls"],
+    ),
+    (
+        "EppPollsFail",
+        &["by-cluster", "by-path", "refused", "missing", "html", "tls"],
+    ),
+    // All requests are another pool's or no pool's.
+    (
+        "EppRequestsLeftAlone",
+        &[
+            "modles",
+            "astray",
+            "empty",
+            "by-cluster",
+            "by-path",
+            "refused",
+            "missing",
+            "html",
+            "tls",
+        ],
+    ),
+];
 
 /// What is told of each pool.
 const TOLD: &[(&str, Finding, &str)] = &[
@@ -183,4 +227,18 @@ fn what_is_misconfigured_is_told_with_its_names() {
         "{}",
         refused.body
     );
+    alerts_fire(&proxy);
+}
+
+fn alerts_fire(proxy: &Proxy) {
+    let [phase] = Phase::record([proxy], || {
+        assert_eq!(complete(proxy.port, "m", "x").status, 200);
+        assert_eq!(get(proxy.port, "/lost/x").unwrap().status, 503);
+        assert_eq!(get(proxy.port, "/web/x").unwrap().status, 200);
+    });
+    let recording = Recording {
+        instance: "misconfigured",
+        phases: vec![phase.without_times()],
+    };
+    fires(&[recording], &[ALERTS]);
 }

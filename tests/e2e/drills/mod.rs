@@ -1,6 +1,7 @@
 //! Drills: something is wrong, and each of the operator's three sources says what and what to do about it: a line of
 //! the log, the metric `epp_wasm_finding`, and the status page.
 
+mod alerts;
 mod misconfigured;
 mod transitions;
 
