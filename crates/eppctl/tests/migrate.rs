@@ -359,7 +359,55 @@ fn the_result_is_written_to_a_folder() {
     assert!(eppctl(&["check", file.to_str().unwrap()], "")
         .status
         .success());
+    // What is there may have been edited since.
+    std::fs::write(&file, "mine").unwrap();
+    let again = eppctl(
+        &[
+            "migrate",
+            "--cluster",
+            "pool",
+            "--write",
+            folder.to_str().unwrap(),
+            ROUTER,
+        ],
+        "",
+    );
+    assert_eq!(again.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&again.stderr);
+    assert!(error.contains("exists, and is not replaced"), "{error}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "mine");
     std::fs::remove_dir_all(&folder).unwrap();
+}
+
+/// Its flags would be lost without a word.
+#[test]
+fn a_part_that_does_not_parse_is_an_error() {
+    let read = |file: &str| std::fs::read_to_string(common::top().join(file)).unwrap();
+    for (part, expected) in [
+        ("spec:\n  args: ['--v=1'\n  name: epp\n", "-:"),
+        (
+            "spec:\n  args: {{ .Values.flags }}\n",
+            "must be rendered first",
+        ),
+    ] {
+        let files = format!("{}\n---\n{part}", read(CONFIG_MAP));
+        let output = eppctl(&["migrate", "--cluster", "pool", "-"], &files);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{part}: {error}");
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_raised_interval_says_why() {
+    let text = "args: ['--pool-name=a', '--refresh-metrics-interval=10ms']";
+    let (_, result) = migrate(&["--cluster", "pool", "-"], text);
+    let (outcome, what) = line(&result, "--refresh-metrics-interval");
+    assert_eq!(outcome, "moved");
+    assert!(
+        what.ends_with("50ms, the shortest that the filter accepts"),
+        "{what}"
+    );
 }
 
 /// A value may hold anything; comments stay comments.

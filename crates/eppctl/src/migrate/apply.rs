@@ -189,6 +189,9 @@ impl<'c> Migration<'c> {
             "interval" | "stalenessThreshold" => match parse_duration(&text) {
                 Some(given) if given < SHORTEST => {
                     self.parameter(SOURCE, name, json!("50ms"), setting);
+                    if let Some(line) = self.lines.last_mut() {
+                        line.what.push_str(", the shortest that the filter accepts");
+                    }
                 }
                 Some(_) => self.parameter(SOURCE, name, json!(text), setting),
                 None => self.not_understood(setting, "a duration such as 200ms"),

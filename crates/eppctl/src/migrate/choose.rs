@@ -145,6 +145,7 @@ fn own(sources: &Sources, name: Option<&str>, found: &[Candidate]) -> Result<Cho
 fn candidates(files: &[(String, String)]) -> Result<Vec<Candidate>, String> {
     let mut found: Vec<Candidate> = Vec::new();
     for (file, text) in files {
+        // A file without one may have flags: that all of it parses is known from the search for settings.
         for document in documents(text).unwrap_or_default() {
             let node = config::parse(&document.text);
             let node = node.map_err(|_| {

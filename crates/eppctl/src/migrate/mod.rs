@@ -11,7 +11,8 @@ mod sources;
 mod target;
 mod values;
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
 use std::path::PathBuf;
 
 use clap::Args;
@@ -49,7 +50,7 @@ Prints the EndpointPickerConfig for the filter, below comments that say of each 
 went, or why nothing takes its place.
 
 Exit status: 0 done, 1 the comments list something to do or the result does not load, 2 there is
-no document, or a file cannot be read.")]
+no document, or a file cannot be read, does not parse, or would be replaced.")]
 pub struct Migrate {
     /// Files in YAML or JSON that configure one Endpoint Picker; - is standard input.
     #[arg(required = true, value_name = "FILE")]
@@ -63,7 +64,7 @@ pub struct Migrate {
     /// Migrate the document of this name, the key of a ConfigMap or of pluginsCustomConfig, instead of the one in force.
     #[arg(long, value_name = "NAME")]
     document: Option<String>,
-    /// Write the document to endpoint-picker-config.yaml in this folder, and print the comments only.
+    /// Write the document to endpoint-picker-config.yaml in this folder, where no file may have that name, and print the comments only.
     #[arg(long, value_name = "FOLDER")]
     write: Option<PathBuf>,
 }
@@ -96,7 +97,7 @@ impl Migrate {
         let mut sources = Sources::default();
         for file in &self.files {
             let text = read_text(file)?;
-            sources.read(file, &text);
+            sources.read(file, &text).map_err(Error::new)?;
             files.push((file.clone(), text));
         }
         let mut chosen = choose(&files, &sources, self.document.as_deref()).map_err(Error::new)?;
@@ -181,7 +182,16 @@ impl Migrated {
         let mut text = Vec::new();
         self.text(&mut text)?;
         std::fs::create_dir_all(folder).map_err(failed)?;
-        std::fs::write(&file, text).map_err(failed)?;
+        // What is there may have been edited.
+        let created = File::create_new(&file);
+        let mut created = created.map_err(|error| match error.kind() {
+            ErrorKind::AlreadyExists => Error::new(format!(
+                "{}: exists, and is not replaced: move it away, or name another folder",
+                file.display()
+            )),
+            _ => failed(error),
+        })?;
+        created.write_all(&text).map_err(failed)?;
         self.is_written = true;
         Ok(())
     }

@@ -79,13 +79,23 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Adds the settings of a file's text.
-    pub fn read(&mut self, file: &str, text: &str) {
-        for (_, part) in split_yaml(text) {
-            if let Ok(node) = config::parse(&part) {
-                self.walk(&node, &Path::default(), file, 0);
-            }
+    /// Adds the settings of a file's text. Returns an error if a part of it does not parse: its settings would be lost.
+    pub fn read(&mut self, file: &str, text: &str) -> Result<(), String> {
+        for (above, part) in split_yaml(text) {
+            let node = config::parse(&part).map_err(|rejected| {
+                let what = match part.contains("{{") {
+                    true => "; a template must be rendered first, as by `helm template`",
+                    false => "",
+                };
+                let problem = rejected.errors.first();
+                let line = problem.and_then(|problem| problem.location);
+                let line = above + line.map_or(1, |(line, _)| line);
+                let message = problem.map_or("does not parse", |problem| &problem.message);
+                format!("{file}:{line}: {message}{what}")
+            })?;
+            self.walk(&node, &Path::default(), file, 0);
         }
+        Ok(())
     }
 
     fn walk(&mut self, node: &Node, path: &Path, file: &str, depth: usize) {
