@@ -4,8 +4,8 @@
 //! |---|---|---|
 //! | `path` | `/metrics` | where the page is |
 //! | `port` | the endpoint's | another port |
-//! | `interval` | `200ms` | how often each page is fetched, at least 50ms |
-//! | `scheme` | `http` | or `https` |
+//! | `interval` | `200ms` | how often each page is fetched |
+//! | `scheme` | `http` | how pages are fetched |
 //! | `insecureSkipVerify`, `caCertPath`, `clientCertPath`, `clientKeyPath` | – | without effect: TLS is the cluster's |
 //! | `cluster` | the one that requests are routed to | the cluster through which pages are fetched |
 //! | `stalenessThreshold` | `2s` | older metrics are not trusted |
@@ -40,7 +40,7 @@ pub const TYPE: PluginType = PluginType {
             ),
             (
                 "scheme",
-                Standing::Differs("https needs a cluster that does TLS"),
+                Standing::Differs("`https` needs a cluster that does TLS"),
             ),
             ("insecureSkipVerify", CLUSTERS),
             ("caCertPath", CLUSTERS),
@@ -48,11 +48,11 @@ pub const TYPE: PluginType = PluginType {
             ("clientKeyPath", CLUSTERS),
             (
                 "cluster",
-                Standing::Ours("the cluster through which pages are fetched"),
+                Standing::Ours("the Endpoint Picker connects by itself"),
             ),
             (
                 "stalenessThreshold",
-                Standing::Ours("a flag of the Endpoint Picker"),
+                Standing::Ours("there it is a flag"),
             ),
         ],
     },
