@@ -238,7 +238,7 @@ impl Pool {
     }
 
     /// Hands over to Envoy what the picker has counted.
-    fn export_metrics(&mut self) {
+    pub fn export_metrics(&mut self) {
         while let Some(update) = self.picker.poll_metric() {
             self.statistics.apply(update);
         }

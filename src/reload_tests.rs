@@ -2,7 +2,7 @@
 
 use super::abi::Action;
 use super::fake_host::host;
-use super::filter_tests::{destination, listed, post, request, vm, ROOT};
+use super::filter_tests::{destination, listed, post, request, vm, wait, ROOT};
 
 #[test]
 fn a_reload_keeps_the_index_and_the_last_root_drops_it() {
@@ -79,4 +79,32 @@ fn a_plan_for_the_same_cluster_keeps_its_pool_whatever_requests_it_takes() {
         destination().is_some_and(|list| list.starts_with("10.0.0.")),
         "known without a tick"
     );
+}
+
+#[test]
+fn a_pool_that_is_given_up_leaves_no_finding_open() {
+    let misspelt = |cluster: &str| {
+        listed("queue-scorer", "").replace(
+            "type: static-discovery\n  parameters: {endpoints: [{name: a, address: 10.0.0.1, port: 80}, {name: b, address: 10.0.0.2, port: 80}]}",
+            &format!("type: envoy-cluster-discovery\n  parameters: {{clusters: [{cluster}]}}"),
+        )
+    };
+    let gauge = |name: &str| {
+        let metrics = host(|host| host.metrics.clone());
+        let mut metrics = metrics.into_iter();
+        metrics
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value)
+    };
+    let mut vm = vm(&misspelt("modles"));
+    wait(&mut vm, 5);
+    let (blind, vms) = (
+        "epp_wasm_finding;pool=modles;finding=balanced-blindly",
+        "epp_wasm_sharing_vms;pool=modles",
+    );
+    assert_eq!((gauge(blind), gauge(vms)), (Some(1), Some(1)));
+    host(|host| host.configuration = misspelt("models"));
+    assert!(vm.configure(2));
+    vm.delete(ROOT);
+    assert_eq!((gauge(blind), gauge(vms)), (Some(0), Some(0)));
 }

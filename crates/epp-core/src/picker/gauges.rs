@@ -5,14 +5,15 @@ use std::time::Duration;
 use super::peers::SharingStatistics;
 use super::status::DecisionBasis;
 use super::Picker;
+use crate::findings::Finding;
 use crate::metrics::definitions::{
-    DECISION_MODE, FRESHNESS, HELD_REQUESTS, INFLIGHT_REQUESTS, INFLIGHT_TOKENS,
+    DECISION_MODE, FINDINGS, FRESHNESS, HELD_REQUESTS, INFLIGHT_REQUESTS, INFLIGHT_TOKENS,
     KV_CACHE_UTILIZATION, MEMBERS_AGE, PREFIX_INDEX_BYTES, PREFIX_INDEX_EVICTIONS,
     PREFIX_INDEX_LIMIT, PREFIX_INDEX_SIZE, PROMPT_BYTES, PROMPT_LIMIT, QUEUE_SIZE, READS_BODIES,
     READY_ENDPOINTS, RUNNING_REQUESTS, SCRAPE_AGE, SHARED_READ, SHARED_WRITTEN, SHARING_VMS,
     UNRECOGNIZED_VALUES, VM_MEMORY,
 };
-use crate::metrics::labels::{Endpoint, NoLabels, Vm};
+use crate::metrics::labels::{Endpoint, Found, NoLabels, Vm};
 use crate::scheduling::Freshness;
 use crate::time::{whole_millis, Instant};
 
@@ -67,6 +68,22 @@ impl Picker {
     pub(super) fn hand_over_gauges(&mut self) {
         self.dispatcher.statistics.set_ejections(|_| None);
         self.gauges.expire();
+    }
+
+    /// The pool is given up. The picker that polls leaves no gauge behind that says how it is; another one that takes
+    /// over sets them anew.
+    pub fn retire(&mut self) {
+        if !self.dispatcher.endpoints.monitor.polls() {
+            return;
+        }
+        self.hand_over_gauges();
+        let metrics = &mut self.dispatcher.statistics.registry;
+        for finding in Finding::all() {
+            metrics.reset(&FINDINGS, Found(finding));
+        }
+        for gauge in [DECISION_MODE, READY_ENDPOINTS, MEMBERS_AGE, SHARING_VMS] {
+            metrics.set(gauge, NoLabels, 0);
+        }
     }
 
     /// Sets the gauges of this VM.

@@ -116,7 +116,8 @@ impl Report {
         findings.sort_by_key(|finding| finding.severity);
         let pools = PoolFacts::all(&statistics, hosts.as_ref());
         let faults = findings.iter().any(StatusFinding::is_fault);
-        let tells = !builds.is_empty() && pools.iter().all(|pool| pool.ready > 0.0);
+        let tells =
+            !builds.is_empty() && !pools.is_empty() && pools.iter().all(|pool| pool.ready > 0.0);
         Ok(Self {
             verdict: match (faults, tells) {
                 (true, _) => Verdict::NotHealthy,

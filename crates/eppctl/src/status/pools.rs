@@ -48,10 +48,13 @@ pub struct PoolFacts {
 }
 
 impl PoolFacts {
-    /// Returns all pools.
+    /// Returns all pools that a VM still reports: Envoy never forgets the statistics of one that a configuration has left
+    /// out, and the last VM leaves a 0 behind.
     pub fn all(statistics: &Statistics<'_>, hosts: Option<&Hosts>) -> Vec<Self> {
+        let sharing = |pool: &String| statistics.sum(definitions::SHARING_VMS.name(), pool);
         let pools = statistics.pools().into_iter();
         pools
+            .filter(|pool| sharing(pool) != Some(0.0))
             .map(|pool| Self::of(statistics, hosts, pool))
             .collect()
     }

@@ -226,6 +226,18 @@ fn a_fault_in_the_configuration_is_the_place_of_what_it_leads_to() {
 }
 
 #[test]
+fn a_pool_that_no_vm_reports_any_more_changes_no_verdict() {
+    let mut pages = pages();
+    let gone = "llm_d_epp_ready_endpoints{pool=\"polo\"} 0\nepp_wasm_finding{pool=\"polo\",finding=\"cluster-unknown\"} 0\n";
+    pages.statistics = format!("{STATISTICS}{gone}epp_wasm_sharing_vms{{pool=\"polo\"}} 1\n");
+    assert_eq!(report(&pages).verdict, Verdict::Unknown, "it is there");
+    pages.statistics = format!("{STATISTICS}{gone}epp_wasm_sharing_vms{{pool=\"polo\"}} 0\n");
+    let report = report(&pages);
+    assert_eq!(report.verdict, Verdict::Healthy);
+    assert!(text(&report).starts_with("healthy: 2 endpoints of pool can be picked\n"));
+}
+
+#[test]
 fn a_listener_with_statistics_only_is_enough_for_the_filters_own_findings() {
     let pages = Pages {
         statistics: format!(
