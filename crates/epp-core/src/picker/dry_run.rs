@@ -22,24 +22,19 @@ impl Dispatcher {
         exchange: &mut Exchange,
         decided: Result<Selection, ScheduleError>,
     ) -> Effect {
-        match decided {
-            Ok(selection) => {
-                if let Some(stages) = selection.stages {
-                    self.statistics.count_stages(&stages);
-                }
-                let primary = selection.slots.primary;
-                self.statistics.count_pick(primary, selection.hit);
-                for record in selection.additions.records {
-                    self.bind(record);
-                }
-                exchange.leave_picked(selection.endpoints.into_iter().next());
+        let mut picked = None;
+        if let Ok(selection) = decided {
+            if let Some(stages) = selection.stages {
+                self.statistics.count_stages(&stages);
             }
-            Err(_) if !self.endpoints.monitor.knows_members() => {
-                self.statistics.count_undiscovered();
-                exchange.leave_picked(None);
+            let primary = selection.slots.primary;
+            self.statistics.count_pick(primary, selection.hit);
+            for record in selection.additions.records {
+                self.bind(record);
             }
-            Err(_) => exchange.leave_picked(None),
+            picked = selection.endpoints.into_iter().next();
         }
+        exchange.leave_picked(picked);
         Effect::Bypass {
             id: exchange.id,
             rewrite: None,

@@ -4,6 +4,7 @@ use super::super::testing::{begin, close, decisions, pass, NOW};
 use super::super::{ExchangeId, Head, Picker, ResponseOrigin};
 use super::*;
 use crate::config;
+use crate::metrics::definitions::FALLBACKS;
 use crate::scheduling::Slot;
 
 /// Returns a picker of the endpoints 10.0.0.1 to 10.0.0.3.
@@ -154,4 +155,24 @@ fn an_empty_pool_refuses_nobody() {
         matches!(outcomes[..], [Effect::Bypass { .. }]),
         "{outcomes:?}"
     );
+}
+
+#[test]
+fn a_request_before_the_members_are_known_is_no_fallback() {
+    for (dry_run, fallbacks) in [(true, 0), (false, 1)] {
+        let text = format!(
+            "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{{type: queue-scorer}}, {{type: envoy-proxy, parameters: {{dryRun: {dry_run}}}}},
+  {{name: pods, type: envoy-cluster-discovery, parameters: {{clusters: [pool]}}}}]
+schedulingProfiles: [{{name: default, plugins: [{{pluginRef: queue-scorer}}]}}]
+dataLayer: {{discovery: {{pluginRef: pods}}}}
+"
+        );
+        let mut picker = Picker::new(config::load(&text).unwrap().plan, 1);
+        picker.tick(NOW);
+        send(&mut picker, 1);
+        let registry = &picker.dispatcher.statistics.registry;
+        assert_eq!(registry.total(&FALLBACKS), fallbacks, "{dry_run}");
+    }
 }
