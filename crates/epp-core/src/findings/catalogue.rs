@@ -89,7 +89,7 @@ catalogue! {
         "Endpoints are not healthy in Envoy's cluster: they get no requests.",
         "Envoy's admin page /clusters has the reason: a failed health check, outlier detection, draining.";
     EndpointsEjected = "endpoints-ejected" Degraded:
-        "Endpoints are ejected because requests failed there.",
+        "Requests fail at endpoints: those are ejected, unless too few others would stay in use.",
         "Look at the model server's log; an endpoint is used again once a probe request succeeds.";
     EndpointHung = "endpoint-hung" Degraded:
         "An endpoint does not respond to the requests that it was sent.",
@@ -116,8 +116,8 @@ catalogue! {
         "Workers use different configurations.",
         "An update is being rolled out, or a worker rejected it: Envoy's log has the reason.";
     MemoryHigh = "memory-high" Degraded:
-        "A worker's memory is nearly exhausted.",
-        "Lower `maxIndexBytes` or `maxHeld`, or raise the VM's memory limit.";
+        "The memory of a VM has grown above 512 MiB; Envoy ends a VM at 1 GiB.",
+        "Lower `maxIndexBytes` or `maxHeld`, and restart Envoy: the memory of a VM never shrinks.";
     SeriesBound = "series-bound" Note:
         "So many series were exported that new ones are counted without their labels.",
         "Restart Envoy to forget the series of endpoints that have left.";

@@ -71,6 +71,8 @@ struct Known {
     /// When it was last met.
     met: Instant,
     open: bool,
+    /// Whether another picker has opened it, and `since` is when this one took over.
+    adopted: bool,
 }
 
 /// A finding has been opened or closed.
@@ -78,8 +80,15 @@ struct Known {
 pub enum Transition {
     /// It is open now.
     Opened(Condition),
-    /// It is closed, and was open for this long.
-    Closed(Condition, Duration),
+    /// It is closed, and was open for this long, or for longer if another picker had opened it.
+    Closed {
+        /// As it was last met.
+        condition: Condition,
+        /// For how long it was open here.
+        lasted: Duration,
+        /// Whether another picker had opened it.
+        adopted: bool,
+    },
 }
 
 /// The findings of a pool. The picker that polls has them for all.
@@ -107,7 +116,7 @@ impl Findings {
         self.known.clear();
         for condition in open {
             if let Some(known) = self.meet(condition, now) {
-                known.open = true;
+                (known.open, known.adopted) = (true, true);
             }
         }
         self.revision += 1;
@@ -127,8 +136,11 @@ impl Findings {
             let absent = now.since(known.met);
             let closes = known.open && absent >= CLOSES_AFTER;
             if closes {
-                let lasted = known.met.since(known.since);
-                transitions.push(Transition::Closed(known.condition.clone(), lasted));
+                transitions.push(Transition::Closed {
+                    condition: known.condition.clone(),
+                    lasted: known.met.since(known.since),
+                    adopted: known.adopted,
+                });
             }
             !closes && (known.open || absent.is_zero())
         });
@@ -149,6 +161,7 @@ impl Findings {
                 since: now,
                 met: now,
                 open: false,
+                adopted: false,
             };
             self.known.insert(place, known);
         } else if let Some(known) = self.known.get_mut(place).filter(|known| known.met != now) {

@@ -32,7 +32,11 @@ fn a_finding_opens_and_closes_only_after_a_while_and_its_detail_follows() {
     let lasted = Duration::from_secs(4);
     assert_eq!(
         findings.update(Vec::new(), at(19)),
-        [Transition::Closed(condition, lasted)]
+        [Transition::Closed {
+            condition,
+            lasted,
+            adopted: false
+        }]
     );
 }
 
@@ -72,7 +76,10 @@ fn over_random_conditions_each_finding_opens_and_closes_in_turn() {
                         assert!(!open.contains(&finding));
                         open.push(finding);
                     }
-                    Transition::Closed(Condition { finding, .. }, _) => {
+                    Transition::Closed {
+                        condition: Condition { finding, .. },
+                        ..
+                    } => {
                         assert!(open.contains(&finding));
                         open.retain(|known| *known != finding);
                     }

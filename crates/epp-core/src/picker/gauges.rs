@@ -59,7 +59,7 @@ impl Picker {
         let outliers = &dispatcher.endpoints.monitor.outliers;
         dispatcher
             .statistics
-            .set_ejections(|slot| outliers.reason(slot));
+            .set_ejections(|slot| outliers.ejected(slot));
         self.set_pool_gauges();
     }
 

@@ -31,7 +31,7 @@ impl Picker {
     /// Logs which endpoints were ejected or have stale metrics since the last call, and which are back.
     pub(super) fn log_endpoints(&mut self) {
         let endpoints = &self.dispatcher.endpoints;
-        let (pool, outliers) = (endpoints.pool(), &endpoints.monitor.outliers);
+        let (pool, monitor) = (endpoints.pool(), &endpoints.monitor);
         let states = &mut self.history.said;
         states.resize(pool.width(), None);
         let mut lines = Vec::new();
@@ -42,7 +42,7 @@ impl Picker {
             };
             let now = Said {
                 tag: endpoint.tag(),
-                ejected: outliers.reason(slot),
+                ejected: monitor.outliers.ejected(slot),
                 freshness: endpoint.freshness,
             };
             all += 1;
@@ -59,20 +59,19 @@ impl Picker {
                     let text = format!("endpoint {address} is ejected: {reason}");
                     lines.push((Level::Warning, text));
                 }
-                (Some(_), None) => {
-                    lines.push((
-                        Level::Info,
-                        format!("endpoint {address} is not ejected any more"),
-                    ));
+                (Some(reason), None) => {
+                    let reason = reason.name();
+                    let text = format!("endpoint {address} is not ejected any more: {reason}");
+                    lines.push((Level::Info, text));
                 }
                 _ => {}
             }
             match (before.freshness, now.freshness) {
                 (Freshness::Fresh, Freshness::Stale) => {
-                    lines.push((
-                        Level::Warning,
-                        format!("metrics of endpoint {address} are stale"),
-                    ));
+                    let error = monitor.poll_error(slot);
+                    let reason = error.map_or("no page yet".to_owned(), |error| error.text());
+                    let text = format!("metrics of endpoint {address} are stale: {reason}");
+                    lines.push((Level::Warning, text));
                 }
                 (Freshness::Stale, Freshness::Fresh) => {
                     lines.push((

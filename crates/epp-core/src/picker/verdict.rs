@@ -14,6 +14,7 @@ use crate::endpoints::outlier::Reason;
 use crate::findings::{Condition, Finding, Findings, Level, Severity, Subject, Transition};
 use crate::metrics::definitions::FINDINGS;
 use crate::metrics::labels::Found;
+use crate::metrics::MAX_SERIES;
 use crate::scheduling::Freshness;
 use crate::time::Instant;
 
@@ -21,8 +22,8 @@ use crate::time::Instant;
 /// within it.
 const RECENT: Duration = Duration::from_secs(30);
 
-/// Memory of a VM above which it is a finding. A VM has some tens of megabytes with the default bounds; V8 ends it at
-/// 4 GiB, and a container has less for all its workers.
+/// Memory of a VM above which it is a finding: half of what Envoy's WebAssembly host gives it. A VM has some tens of
+/// megabytes with the default bounds.
 pub const HIGH_MEMORY: u64 = 512 << 20;
 
 /// Responses in a row without cached tokens that the index expects: a server that reports them leaves them out where
@@ -48,18 +49,23 @@ pub struct Verdict {
 impl Verdict {
     /// Returns what this picker and its peers know, each finding once.
     fn together(&self) -> Vec<Condition> {
-        let mut all: Vec<(Condition, usize)> = Vec::new();
+        let mut all: Vec<(Condition, usize, &str)> = Vec::new();
         for condition in self.own.iter().chain(&self.peers) {
             let mut known = all.iter_mut();
-            match known.find(|(known, _)| known.finding == condition.finding) {
-                Some((_, count)) => *count += 1,
-                None => all.push((condition.clone(), 1)),
+            match known.find(|(known, ..)| known.finding == condition.finding) {
+                Some((known, count, separator)) => {
+                    *count += 1;
+                    if known.detail != condition.detail {
+                        *separator = ", one of them";
+                    }
+                }
+                None => all.push((condition.clone(), 1, "")),
             }
         }
-        let conditions = all.into_iter().map(|(condition, count)| match count {
+        let conditions = all.into_iter().map(|(condition, count, one)| match count {
             1 => condition,
             _ => {
-                let detail = format!("{count} workers, one of them: {}", condition.detail);
+                let detail = format!("{count} workers{one}: {}", condition.detail);
                 Condition::new(condition.finding, &detail)
             }
         });
@@ -169,7 +175,7 @@ impl Picker {
         let dispatcher = &mut self.dispatcher;
         let (condition, open) = match transition {
             Transition::Opened(condition) => (condition, true),
-            Transition::Closed(condition, _) => (condition, false),
+            Transition::Closed { condition, .. } => (condition, false),
         };
         let finding = condition.finding;
         let metrics = &mut dispatcher.statistics.registry;
@@ -186,9 +192,13 @@ impl Picker {
                 let text = format_args!("{id} ({name}): {cause} [{detail}] {remedy}");
                 dispatcher.log(level, Subject::Pool, text);
             }
-            Transition::Closed(Condition { detail, .. }, lasted) => {
-                let seconds = lasted.as_secs();
-                let text = format_args!("{id}: over after {seconds} s [{detail}]");
+            Transition::Closed {
+                condition: Condition { detail, .. },
+                lasted,
+                adopted,
+            } => {
+                let (least, seconds) = (if *adopted { "at least " } else { "" }, lasted.as_secs());
+                let text = format_args!("{id}: over after {least}{seconds} s [{detail}]");
                 dispatcher.log(Level::Info, Subject::Pool, text);
             }
         }
@@ -231,9 +241,13 @@ impl Picker {
             if !endpoint.available {
                 unhealthy.push(address.to_owned());
             }
+            let used = match monitor.outliers.is_in_use(slot) {
+                true => ", still in use",
+                false => "",
+            };
             match monitor.outliers.reason(slot) {
-                Some(Reason::Hung) => hung.push(address.to_owned()),
-                Some(reason) => ejected.push(format!("{address} ({})", reason.name())),
+                Some(Reason::Hung) => hung.push(format!("{address} (hung{used})")),
+                Some(reason) => ejected.push(format!("{address} ({}{used})", reason.name())),
                 None => {}
             }
             if endpoint.freshness != Freshness::Fresh && monitor.scrapes() {
@@ -279,7 +293,7 @@ impl Picker {
             met.add(Finding::MemoryHigh, format_args!("{} MiB", memory >> 20));
         }
         if statistics.registry.is_full() {
-            met.add(Finding::SeriesBound, format_args!("one worker"));
+            met.add(Finding::SeriesBound, format_args!("{MAX_SERIES} series"));
         }
         if statistics.silent_on_cache() >= MANY_RESPONSES {
             let detail = format_args!("{MANY_RESPONSES} responses in a row");

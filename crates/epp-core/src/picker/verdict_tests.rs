@@ -2,13 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use xxhash_rust::xxh64::xxh64;
+
 use super::super::testing::NOW;
 use super::super::{Fetch, FetchError, Fetched, HostState};
 use super::*;
 use crate::config;
 use crate::endpoints::discovery::Listing;
+use crate::endpoints::outlier::{Ejection, EjectionRecord};
 use crate::endpoints::store::Member;
 use crate::metrics::MetricUpdate;
+use crate::scheduling::{Endpoint, Slot};
 use crate::time::Timestamp;
 
 const PAGE: &[u8] = b"vllm:num_requests_waiting 7\n";
@@ -182,6 +186,22 @@ fn what_peers_find_is_found_and_what_another_picker_has_opened_is_known() {
 }
 
 #[test]
+fn what_several_pickers_find_says_how_many_and_whether_they_differ() {
+    let met = |details: &[&str]| {
+        let conditions = details.iter();
+        let conditions = conditions.map(|detail| Condition::new(Finding::MemoryHigh, detail));
+        let verdict = Verdict {
+            peers: conditions.collect(),
+            ..Verdict::default()
+        };
+        verdict.together().remove(0).detail
+    };
+    assert_eq!(met(&["600 MiB"]), "600 MiB");
+    assert_eq!(met(&["a", "a", "a"]), "3 workers: a");
+    assert_eq!(met(&["a", "b"]), "2 workers, one of them: a");
+}
+
+#[test]
 fn a_host_that_was_not_tested_is_noted() {
     let mut host = Host::new();
     host.picker.set_host_state(HostState {
@@ -227,4 +247,39 @@ fn a_count_is_going_on_for_a_while_after_it_last_grew() {
     assert_eq!(recent.growth(4, at(50)), Some(4));
     assert_eq!(recent.growth(4, at(51)), None);
     assert_eq!(recent.growth(5, at(52)), Some(1));
+}
+
+#[test]
+fn endpoints_that_stay_in_use_are_not_called_ejected() {
+    let mut host = Host::new();
+    host.run(10);
+    let now = host.picker.dispatcher.clock.wall();
+    let endpoints = &mut host.picker.dispatcher.endpoints;
+    let known = endpoints.pool().iter();
+    let number = |(slot, it): (Slot, &Endpoint)| (slot, xxh64(it.address.as_bytes(), 0));
+    let known: Vec<(Slot, u64)> = known.map(number).collect();
+    for (slot, endpoint) in known {
+        let ejection = Ejection {
+            reason: Reason::Unserved,
+            certain: true,
+            until: now.after(Duration::from_secs(60)),
+            prober: None,
+        };
+        let record = EjectionRecord {
+            ejection: Some(ejection),
+            changed: Some(now),
+            ..EjectionRecord::new(endpoint)
+        };
+        assert!(endpoints.monitor.outliers.merge(slot, record, now));
+    }
+    let lines = host.run(4);
+    let ejected = lines.iter().filter(|line| line.contains("is ejected: "));
+    assert_eq!(ejected.count(), 1, "half of the two stay: {lines:?}");
+    let detail = "[2 of 2 endpoints: 10.0.0.1:80 (unserved), 10.0.0.2:80 (unserved, still in use)]";
+    let found = lines.iter().filter(|line| line.contains(detail));
+    assert_eq!(found.count(), 1, "{lines:?}");
+    let gauges = host.gauges.iter();
+    let gauges = gauges
+        .filter(|(name, value)| name.starts_with("epp_wasm_endpoint_ejected") && **value == 1);
+    assert_eq!(gauges.count(), 1);
 }

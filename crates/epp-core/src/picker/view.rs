@@ -165,7 +165,7 @@ impl Picker {
         let monitor = &endpoints.monitor;
         let poll_error = |slot: Slot| Some((slot.0, monitor.poll_error(slot)?.text()));
         let outliers = &monitor.outliers;
-        let ejected = |slot: Slot| Some((slot.0, outliers.reason(slot)?.name().to_owned()));
+        let ejected = |slot: Slot| Some((slot.0, outliers.ejected(slot)?.name().to_owned()));
         Status {
             serves: self.serves,
             polls: endpoints.monitor.polls(),

@@ -26,10 +26,10 @@ mod state;
 
 use self::failing_prompts::FailingPrompts;
 pub use self::failure::{Failure, Outcome, Reason, RequestFaults};
+use self::state::{jittered, EndpointState, Probe, FORGET_AFTER};
 pub use self::state::{Ejection, EjectionRecord, OutlierSettings};
-use self::state::{EndpointState, Probe, FORGET_AFTER};
 use crate::scheduling::{Freshness, Pool, Slot};
-use crate::time::{whole_millis, Timestamp};
+use crate::time::Timestamp;
 
 /// A record may be dated this far ahead of the clock, which all workers share: each change is dated a millisecond
 /// after the one before, and a clock may be set back a little. A record from later than that is corrupt, or was
@@ -179,7 +179,18 @@ impl OutlierDetector {
         self.state(slot)?.failing_since()
     }
 
-    /// Returns why an endpoint is ejected, or `None` if it is not.
+    /// Returns whether requests are sent to an endpoint other than to probe it. That is the case also if it should be
+    /// ejected, but too many should.
+    pub fn is_in_use(&self, slot: Slot) -> bool {
+        self.state(slot).is_some_and(|state| state.in_use)
+    }
+
+    /// Returns why an endpoint is ejected, or `None` if it is in use.
+    pub fn ejected(&self, slot: Slot) -> Option<Reason> {
+        self.reason(slot).filter(|_| !self.is_in_use(slot))
+    }
+
+    /// Returns why an endpoint should be ejected, or `None` if it should not.
     pub fn reason(&self, slot: Slot) -> Option<Reason> {
         let ejection = self.state(slot)?.record.ejection?;
         Some(ejection.reason)
@@ -465,27 +476,21 @@ impl OutlierDetector {
             (!ejection.certain, u32::MAX - state.record.level, slot.0)
         });
         candidates.truncate(max_ejected);
-        let ejected = candidates
-            .iter()
-            .filter(|(_, state, _)| !state.probe.is_allowed());
-        let mut ejected: Vec<u32> = ejected.map(|(slot, ..)| slot.0).collect();
+        let mut ejected: Vec<u32> = candidates.iter().map(|(slot, ..)| slot.0).collect();
         ejected.sort_unstable();
-        for index in 0..pool.width() as u32 {
-            let is_ejected = ejected.binary_search(&index).is_ok();
-            pool.note(Slot(index), |endpoint| &mut endpoint.ejected, is_ejected);
+        for slot in (0..pool.width() as u32).map(Slot) {
+            let chosen = ejected.binary_search(&slot.0).is_ok();
+            let available = pool.get(slot).is_some_and(|endpoint| endpoint.available);
+            let mut probes = false;
+            if let Some(state) = self.state_mut(slot) {
+                state.in_use = available && !chosen;
+                probes = state.probe.is_allowed();
+            }
+            pool.note(slot, |endpoint| &mut endpoint.ejected, chosen && !probes);
         }
         self.majorities += u64::from(majority && !self.majority);
         self.majority = majority;
     }
-}
-
-/// Returns a duration that differs from this one by up to a fifth, in whole milliseconds. Endpoints that were
-/// ejected at once are not all probed at once.
-fn jittered(duration: Duration, rng: &mut fastrand::Rng) -> Duration {
-    let millis = whole_millis(duration);
-    let shortest = millis - millis / 5;
-    let length = shortest.saturating_add(rng.u64(0..=millis.saturating_mul(2) / 5));
-    Duration::from_millis(length.max(1))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::probe::PROBE_TIMEOUT;
 use super::Reason;
-use crate::time::Timestamp;
+use crate::time::{whole_millis, Timestamp};
 
 /// After this long without a new failure, the next failure is treated as the first.
 pub(super) const FORGET_AFTER: Duration = Duration::from_secs(60);
@@ -133,6 +133,8 @@ pub(super) struct EndpointState {
     pub probe: Probe,
     /// Whether the engine stands still, as far as the endpoint's pages show.
     pub stalled: bool,
+    /// Whether it may be picked, as [`super::OutlierDetector::flag_ejected`] has decided last.
+    pub in_use: bool,
     /// When this worker last gave up a claim because it had no request to probe with; `None`: never.
     pub probe_backoff_since: Option<Timestamp>,
 }
@@ -150,6 +152,7 @@ impl EndpointState {
             served_by_all,
             probe: Probe::None,
             stalled: false,
+            in_use: true,
             probe_backoff_since: None,
         }
     }
@@ -195,4 +198,13 @@ impl EndpointState {
             _ => 0.0,
         }
     }
+}
+
+/// Returns a duration that differs from this one by up to a fifth, in whole milliseconds. Endpoints that were
+/// ejected at once are not all probed at once.
+pub(super) fn jittered(duration: Duration, rng: &mut fastrand::Rng) -> Duration {
+    let millis = whole_millis(duration);
+    let shortest = millis - millis / 5;
+    let length = shortest.saturating_add(rng.u64(0..=millis.saturating_mul(2) / 5));
+    Duration::from_millis(length.max(1))
 }

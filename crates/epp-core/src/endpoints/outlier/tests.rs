@@ -4,6 +4,7 @@ use super::probe::PROBE_TIMEOUT;
 use super::*;
 use crate::scheduling::Metrics;
 use crate::testing;
+use crate::time::whole_millis;
 
 const SETTINGS: OutlierSettings = OutlierSettings {
     first: Duration::from_secs(1),
