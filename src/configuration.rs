@@ -1,57 +1,78 @@
 //! The configuration of a root context.
 
 use super::abi::{self, Buffer};
+use super::host::Shared;
 use epp_core::config::value::Problem;
-use epp_core::config::{self, Plan};
+use epp_core::config::{self, Loaded, Plan};
 use epp_core::metrics::definitions::BUILD_INFO;
 use epp_core::metrics::labels::Build;
+use epp_sync::{Sharing, Store, ROOT};
 use tested_envoys::{Version, TESTED, TESTED_TEXT};
 
 /// Problems of a document that are logged.
 const MAX_PROBLEMS: usize = 20;
 
-/// Returns the plan in the configuration of the current root context; `None` if it is not valid, which is
-/// logged.
-pub fn plan() -> Option<Plan> {
+/// Returns what is in the configuration of the current root context; `None` if it is not valid, which is logged.
+pub fn load() -> Option<Loaded> {
     let text = abi::buffer(Buffer::Configuration, 0, usize::MAX);
     let text = text.ok().flatten().unwrap_or_default();
-    let loaded = match config::load_bytes(&text) {
-        Ok(loaded) => loaded,
+    match config::load_bytes(&text) {
+        Ok(loaded) => Some(loaded),
         Err(rejected) => {
-            let (logged, more) = bounded(&rejected.errors);
-            for problem in logged {
-                log::error!("invalid EndpointPickerConfig: {problem}");
-            }
-            log::error!("EndpointPickerConfig refused, {more} more errors: the one that is in force stays so");
-            return None;
+            log_problems(log::Level::Error, "invalid ", &rejected.errors);
+            // The VM in which Envoy tries it knows no other.
+            log::error!(
+                "EndpointPickerConfig refused: if another one is in force, it stays in force"
+            );
+            None
         }
-    };
-    let (logged, more) = bounded(&loaded.warnings);
-    for problem in logged {
-        log::warn!("EndpointPickerConfig: {problem}");
     }
-    if more > 0 {
-        log::warn!("EndpointPickerConfig: {more} more warnings; eppctl check lists all");
-    }
-    introduce(&loaded.plan);
-    Some(loaded.plan)
 }
 
-/// Returns the problems to log, and how many there are beyond them: each VM logs them.
-fn bounded(problems: &[Problem]) -> (&[Problem], usize) {
+fn log_problems(level: log::Level, kind: &str, problems: &[Problem]) {
     let (logged, more) = problems.split_at(problems.len().min(MAX_PROBLEMS));
-    (logged, more.len())
+    for problem in logged {
+        log::log!(level, "{kind}EndpointPickerConfig: {problem}");
+    }
+    if !more.is_empty() {
+        let more = more.len();
+        log::log!(
+            level,
+            "{kind}EndpointPickerConfig: {more} more; eppctl check lists all"
+        );
+    }
 }
 
-/// Says which plan is in force, which build of the module this is, and which Envoy runs it, in the log and as a metric.
-fn introduce(plan: &Plan) {
+/// Logs that a pool's plan is in force, and what its document is warned of.
+pub fn announce(sharing: &Sharing, plan: &Plan, warnings: &[Problem]) {
+    let (build, digest) = (super::build::stamp(), sharing.plan_digest());
+    let key = format!("{}/announced", sharing.base());
+    let mut fact = format!("{digest} {}", build.digest());
+    for warning in warnings.iter().take(MAX_PROBLEMS) {
+        fact += &warning.to_string();
+    }
+    if is_new(&key, &fact) {
+        log_problems(log::Level::Warn, "", warnings);
+        log::info!("EndpointPickerConfig in force: {}", plan.summary());
+    }
+}
+
+/// Returns whether a fact differs from the one that a VM has noted last under this key. All VMs get the same
+/// configurations, and one of them logs each.
+fn is_new(key: &str, fact: &str) -> bool {
+    let (noted, version) = Shared.get(key).unzip();
+    noted.as_deref() != Some(fact.as_bytes()) && Shared.set(key, fact.as_bytes(), version)
+}
+
+/// Says which build of the module this is, and which Envoy runs it, in the log and as a metric.
+pub fn introduce() {
     let (build, envoy) = (super::build::stamp(), envoy_version());
     let (version, commit, digest) = (build.version(), build.commit(), build.digest());
-    log::info!(
-        "EndpointPickerConfig in force: {}; epp-wasm {version} (commit {commit}, digest {digest}), {}",
-        plan.summary(),
-        host_version(envoy)
-    );
+    let host = host_version(envoy);
+    let text = format!("epp-wasm {version} (commit {commit}, digest {digest}), {host}");
+    if is_new(&format!("{ROOT}/build"), &text) {
+        log::info!("{text}");
+    }
     let number = envoy.map(|(major, minor, patch)| format!("{major}.{minor}.{patch}"));
     let labels = Build {
         version,

@@ -10,7 +10,7 @@ use super::headers::Pairs;
 use super::host::{Shared, Statistics};
 use super::stream::Stream;
 use epp_core::config::settings::ReadBody;
-use epp_core::config::Plan;
+use epp_core::config::{value::Problem, Plan};
 use epp_core::picker::ById;
 use epp_core::picker::{Effect, ExchangeId, Fetch, FetchId, HostState, LocalReply, Picker, Route};
 use epp_core::plugins::proxy::envoy_proxy::Requests;
@@ -106,7 +106,7 @@ impl Pool {
     }
 
     /// The picker has got a plan, by this root context: its first one, or another one for the same cluster.
-    pub fn plan_installed(&mut self, root: u32) {
+    pub fn plan_installed(&mut self, root: u32, warnings: &[Problem]) {
         self.root = root;
         // Even under the same plan: `allow_on_headers_stop_iteration` is beside the document, and a body
         // that was seen would outvote all that are withheld from now on.
@@ -115,6 +115,7 @@ impl Pool {
         self.sharing.plan_changed(&mut self.picker);
         let now = self.read_clock();
         self.sharing.join(&mut self.picker, &mut Shared, now);
+        super::configuration::announce(&self.sharing, self.picker.plan(), warnings);
     }
 
     /// Returns whether this root context is the one whose ticks count.

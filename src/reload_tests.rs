@@ -3,6 +3,7 @@
 use super::abi::Action;
 use super::fake_host::host;
 use super::filter_tests::{destination, listed, post, request, vm, wait, ROOT};
+use super::vm::Vm;
 
 #[test]
 fn a_reload_keeps_the_index_and_the_last_root_drops_it() {
@@ -107,4 +108,45 @@ fn a_pool_that_is_given_up_leaves_no_finding_open() {
     assert!(vm.configure(2));
     vm.delete(ROOT);
     assert_eq!((gauge(blind), gauge(vms)), (Some(0), Some(0)));
+}
+
+/// Has a VM of its own load the configuration. Returns what is logged, and whether it was accepted.
+fn loaded(configuration: &str) -> (Vec<String>, bool) {
+    host(|host| {
+        host.log.clear();
+        host.configuration = configuration.to_owned();
+    });
+    let accepted = Vm::default().configure(ROOT);
+    (host(|host| host.log.clone()), accepted)
+}
+
+#[test]
+fn of_all_vms_one_logs_a_configuration_and_what_it_is_warned_of() {
+    drop(vm(&listed("queue-scorer", "")));
+    let warned = listed("queue-scorer", "") + "featureGates: [flowControl]\n";
+    let (lines, accepted) = loaded(&warned);
+    assert!(accepted);
+    let of = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
+    assert_eq!((of("in force: "), of("epp-wasm ")), (1, 0), "{lines:?}");
+    assert!(lines.len() > 1, "no warning: {lines:?}");
+    for _ in 0..3 {
+        assert_eq!(loaded(&warned), (Vec::new(), true));
+    }
+    // Back to the former one.
+    assert_eq!(loaded(&listed("queue-scorer", "")).0.len(), 1);
+}
+
+#[test]
+fn a_refusal_counts_only_what_it_does_not_list() {
+    drop(vm(&listed("queue-scorer", "")));
+    let (lines, accepted) = loaded(&listed("queue-socrer", ""));
+    assert!(!accepted);
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].starts_with("invalid EndpointPickerConfig: "));
+    assert!(lines[1].starts_with("EndpointPickerConfig refused: "));
+    let many = "- {type: none}\n".repeat(30);
+    let (lines, _) = loaded(&listed("queue-scorer", &many));
+    let more = &lines[lines.len() - 2];
+    assert!(more.ends_with(" more; eppctl check lists all"), "{lines:?}");
+    assert_eq!(lines.len(), 22);
 }

@@ -11,6 +11,7 @@ use super::guard::{self, Callback};
 use super::pool::Pool;
 use super::stream::Stream;
 use super::timer::Timer;
+use epp_core::config::Loaded;
 use epp_core::metrics::definitions::REJECTED_CONFIGURATIONS;
 use epp_core::picker::ById;
 use epp_core::picker::ExchangeId;
@@ -61,7 +62,8 @@ impl Vm {
             self.serves_page = true;
             return self.keeps_page_apart();
         }
-        let Some(plan) = super::configuration::plan() else {
+        super::configuration::introduce();
+        let Some(Loaded { plan, warnings }) = super::configuration::load() else {
             // Envoy tries a configuration in a VM of its own before any other gets it, which has no pool.
             super::host::count(REJECTED_CONFIGURATIONS);
             return false;
@@ -84,7 +86,7 @@ impl Vm {
                 None => pool.insert(Pool::new(root, plugin, plan)),
             };
             pool.picker.share_memory(&self.memory);
-            pool.plan_installed(root);
+            pool.plan_installed(root, &warnings);
         }
         let timer = Timer::default();
         self.roots.insert(root, Root { pool: place, timer });

@@ -134,7 +134,10 @@ fn the_first_log_line_names_the_version_of_the_host() {
     let sim = Sim::start(1, &Settings::default()).unwrap();
     let proxy = start(&sim, &scorer("queue-scorer"));
     let log = proxy.logged();
-    let line = log.lines().find(|line| line.contains("in force: "));
-    let (_, host) = line.unwrap().rsplit_once("; Envoy ").unwrap();
+    let mut lines = log.lines().filter(|line| line.contains("(commit "));
+    let (_, host) = lines.next().unwrap().rsplit_once("), Envoy ").unwrap();
     assert_eq!(host.split(';').next(), Some(version), "{host}");
+    // Each of the VMs has been given the configuration.
+    assert!(lines.next().is_none(), "{log}");
+    assert_eq!(log.matches("in force: ").count(), 1, "{log}");
 }

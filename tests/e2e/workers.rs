@@ -194,9 +194,7 @@ fn two_layouts_of_shared_data_do_not_disturb_each_other() {
     let before = installed(&proxy);
     proxy.setup.module = path_of("EPP_WASM");
     proxy.set_config(&config);
-    proxy.wait_until("the new module is installed", || {
-        installed(&proxy) >= before + 3
-    });
+    proxy.wait_until("the new module is installed", || installed(&proxy) > before);
     // Only then new requests all go to the new one: its listener's, and the status page's.
     proxy.wait_until("the former one gets no more connections", || {
         proxy.stat("listener_manager.total_filter_chains_draining") == 2
@@ -230,9 +228,7 @@ fn an_upgraded_module_receives_the_prefix_index_of_the_previous_one() {
     // Other code makes other VMs, beside the former ones until their listener is drained.
     proxy.setup.module = path_of("EPP_WASM_FAULTS");
     proxy.set_config(&config);
-    proxy.wait_until("the new module is installed", || {
-        installed(&proxy) >= before + 3
-    });
+    proxy.wait_until("the new module is installed", || installed(&proxy) > before);
     proxy.wait_until("the former one gets no more connections", || {
         proxy.stat("listener_manager.total_filter_chains_draining") == 2
     });

@@ -22,10 +22,12 @@
 //! | `worker/N/0` … `15` | its journal: the latest updates of its indexes | [`journal`] |
 //! | `worker/N/findings`, `findings` | what a VM finds wrong, and what is wrong with the pool | [`findings`] |
 //! | `worker/N/report`, `plan` | its state for the status page, and the plan in force | [`report`] |
+//! | `announced` | the plan that was last logged as in force, with its build and warnings | the host |
 //! | `index`, `index/P` | a prefix index, handed over to a VM that starts | [`handover`] |
 //!
-//! The keys for all pools are `epp-wasm/VERSION/watched` and `epp-wasm/VERSION/pools` ([`report`]). One codec
-//! ([`codec`]) seals every value, and one wrapper ([`shared`]) reads them and counts corrupt and unrecognised ones.
+//! The keys for all pools are `epp-wasm/VERSION/watched` and `epp-wasm/VERSION/pools` ([`report`]), and
+//! `epp-wasm/VERSION/build`, the build that was last logged. One codec ([`codec`]) seals every value but those of the
+//! host, and one wrapper ([`shared`]) reads them and counts corrupt and unrecognised ones.
 
 #![forbid(unsafe_code)]
 

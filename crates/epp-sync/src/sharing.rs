@@ -65,6 +65,16 @@ impl Sharing {
         }
     }
 
+    /// Returns what the keys of the pool begin with.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Returns a digest of the plan in force.
+    pub fn plan_digest(&self) -> u64 {
+        self.plan_digest
+    }
+
     /// Feeds the picker the others' state before its first tick: a VM may have to decide as soon as it
     /// is there, after a trap even for the request that created it. The picker polls only once it has won
     /// the lease.
