@@ -70,7 +70,8 @@ struct Job {
 
 /// What becomes of a job in a step.
 enum Event {
-    Begun(u32, usize),
+    /// With whether it streams.
+    Begun(u32, usize, bool),
     Ended(u32, usize),
 }
 
@@ -129,7 +130,7 @@ impl Server {
             job.output -= tokens;
             if !job.begun && (job.streams || job.output <= 0.0) {
                 job.begun = true;
-                events.push(Event::Begun(job.id, job.worker));
+                events.push(Event::Begun(job.id, job.worker, job.streams));
             }
             if job.output <= 0.0 {
                 events.push(Event::Ended(job.id, job.worker));
@@ -259,22 +260,32 @@ dataLayer: {{discovery: {{pluginRef: pods}}, sources: [{{pluginRef: metrics-data
     fn respond(&mut self, event: &Event) {
         let now = self.at();
         match *event {
-            Event::Begun(id, worker) => {
+            Event::Begun(id, worker, streams) => {
+                if !streams {
+                    self.send_headers(id, worker);
+                }
+                let mut body = SliceBody::whole(b"{}");
                 let picker = &mut self.workers[worker].picker;
-                let (id, server) = (ExchangeId(id >> 4), id & 15);
-                let wanted = picker.wants_upstream(id);
-                let upstream = Upstream {
-                    server: Some(format!("10.0.0.{}:80", server + 1).into_bytes()),
-                    status: Some(200),
-                    origin: ResponseOrigin::Endpoint,
-                    attempts: Some(1),
-                };
-                picker.response_headers(now, id, wanted.then_some(&upstream));
+                picker.response_body(now, ExchangeId(id >> 4), &mut body);
             }
             Event::Ended(id, worker) => {
                 self.workers[worker].picker.closed(now, ExchangeId(id >> 4));
             }
         }
+    }
+
+    fn send_headers(&mut self, id: u32, worker: usize) {
+        let now = self.at();
+        let picker = &mut self.workers[worker].picker;
+        let (id, server) = (ExchangeId(id >> 4), id & 15);
+        let wanted = picker.wants_upstream(id);
+        let upstream = Upstream {
+            server: Some(format!("10.0.0.{}:80", server + 1).into_bytes()),
+            status: Some(200),
+            origin: ResponseOrigin::Endpoint,
+            attempts: Some(1),
+        };
+        picker.response_headers(now, id, wanted.then_some(&upstream));
     }
 
     fn tick(&mut self, worker: usize) {
@@ -326,12 +337,18 @@ dataLayer: {{discovery: {{pluginRef: pods}}, sources: [{{pluginRef: metrics-data
             0 => load.long,
             _ => rng.u64(1..2 * load.output),
         };
+        let id = number << 4 | server as u32;
+        let streams = rng.u64(0..10) < load.streams;
+        if streams {
+            // FastAPI responds with the headers of a stream before it asks the engine.
+            self.send_headers(id, worker);
+        }
         self.servers[server].queue.push_back(Job {
-            id: number << 4 | server as u32,
+            id,
             worker,
             prompt: prompt as f64,
             output: output as f64,
-            streams: rng.u64(0..10) < load.streams,
+            streams,
             begun: false,
         });
         Some(server)

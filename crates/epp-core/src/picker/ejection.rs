@@ -38,7 +38,7 @@ impl PoolState {
         let outcome = Outcome {
             request: exchange.id.0,
             prompt: exchange.response.prompt,
-            served: succeeded && exchange.response.has_body(),
+            served: succeeded && exchange.response.takes_engine(),
             failure,
         };
         let freshness = self.freshness(slot);

@@ -151,7 +151,8 @@ impl Exchange {
     ) {
         self.id = id;
         self.phase = Phase::Deciding;
-        self.response = ResponseState::new(now, !head.end);
+        let (api, generates) = Api::look_up(head.path);
+        self.response = ResponseState::new(now, !head.end, generates);
         self.explanation = None;
         self.response_headers.clear();
         self.proposed_model.clear();
@@ -162,7 +163,6 @@ impl Exchange {
         self.explain = head.explain && plan.settings.explain;
         self.walks.resize_with(plan.producers.len(), Walk::default);
         self.walks.iter_mut().for_each(Walk::reset);
-        let api = Api::of_path(head.path);
         self.reader.reset(api, plan.read_plan(pool, key));
         self.position = 0;
         self.updates_indexes = true;

@@ -6,6 +6,7 @@ use super::exchange::Exchange;
 use super::statistics::{ModelStatistics, Statistics};
 use crate::body::BodyView;
 use crate::response::Usage;
+use crate::scheduling::Slot;
 use crate::time::Instant;
 
 /// Responses that one worker reads at a time. Each part of a response that is read costs a host call of 5 µs, so
@@ -69,8 +70,9 @@ enum Progress {
     NotAwaited,
     /// The endpoint alone is waited for, since then.
     Awaited(Instant),
-    /// Its headers have come.
-    Begun,
+    /// Its headers have come. A server may send them before its engine has begun, so that the endpoint may still be waited
+    /// for, since then.
+    Begun(Option<Instant>),
     /// The first bytes of its body came then.
     Flowing(Instant),
 }
@@ -104,8 +106,12 @@ pub struct Recording {
 pub struct ResponseState {
     received_at: Instant,
     request_body: RequestBody,
+    /// Whether only an engine can serve the request.
+    takes_engine: bool,
     progress: Progress,
     usage: UsageReading,
+    /// The endpoint that was seen to respond with success, until the first bytes of the body show that its engine works.
+    pub responder: Option<Slot>,
     /// How the request's prompt begins, as far as that was known when it was decided.
     pub prompt: Option<u64>,
     /// The series that count it, once an endpoint was picked.
@@ -113,8 +119,9 @@ pub struct ResponseState {
 }
 
 impl ResponseState {
-    /// Returns the state of a request that came at this time; `has_body`: whether a body follows.
-    pub fn new(received_at: Instant, has_body: bool) -> Self {
+    /// Returns the state of a request that came at this time; `has_body`: whether a body follows; `generates`: whether it
+    /// is for an API that takes an engine.
+    pub fn new(received_at: Instant, has_body: bool, generates: bool) -> Self {
         let request_body = match has_body {
             true => RequestBody::Coming,
             false => RequestBody::None,
@@ -122,6 +129,7 @@ impl ResponseState {
         Self {
             received_at,
             request_body,
+            takes_engine: has_body && generates,
             ..Self::default()
         }
     }
@@ -129,6 +137,11 @@ impl ResponseState {
     /// Returns whether the request has a body.
     pub fn has_body(&self) -> bool {
         self.request_body != RequestBody::None
+    }
+
+    /// Returns whether only an engine can serve the request.
+    pub fn takes_engine(&self) -> bool {
+        self.takes_engine
     }
 
     /// Records that the request's body has ended.
@@ -153,19 +166,28 @@ impl ResponseState {
     pub fn awaited_since(&self) -> Option<Instant> {
         match self.progress {
             Progress::Awaited(since) => Some(since),
-            Progress::NotAwaited | Progress::Begun | Progress::Flowing(_) => None,
+            Progress::Begun(since) => since,
+            Progress::NotAwaited | Progress::Flowing(_) => None,
         }
     }
 
     /// Returns whether the response has begun.
     pub fn has_begun(&self) -> bool {
-        matches!(self.progress, Progress::Begun | Progress::Flowing(_))
+        matches!(self.progress, Progress::Begun(_) | Progress::Flowing(_))
     }
 
-    /// The response's headers have come.
-    pub fn begin(&mut self) {
+    /// The response's headers have come. `may_serve`: the engine may still have to begin.
+    pub fn begin(&mut self, may_serve: bool) {
         if !self.has_begun() {
-            self.progress = Progress::Begun;
+            let since = self.awaited_since();
+            self.progress = Progress::Begun(since.filter(|_| may_serve && self.takes_engine));
+        }
+    }
+
+    /// The response is another endpoint's: the one that was waited for is not any more.
+    pub fn stop_waiting(&mut self) {
+        if let Progress::Begun(since) = &mut self.progress {
+            *since = None;
         }
     }
 
@@ -192,7 +214,11 @@ impl Dispatcher {
             return;
         }
         self.prompt_computed(exchange);
-        if !self.wants_response(exchange) {
+        let is_first = !matches!(exchange.response.progress, Progress::Flowing(_));
+        if is_first {
+            self.begin_body(exchange);
+        }
+        if !self.wants_response(exchange, is_first) {
             return;
         }
         // Unreadable parts are skipped: the usage is at the end.
@@ -203,15 +229,27 @@ impl Dispatcher {
         }
     }
 
-    /// Returns whether the bytes of a response are wanted, a part of which has come.
-    fn wants_response(&mut self, exchange: &mut Exchange) -> bool {
+    /// The first bytes of a response's body have come.
+    fn begin_body(&mut self, exchange: &mut Exchange) {
+        let now = self.clock.now();
+        let waiting_since = exchange.response.awaited_since();
+        exchange.response.progress = Progress::Flowing(now);
+        if let Some(target) = self.endpoints.present_target(exchange) {
+            self.endpoints.mark_responsive(target.slot, now);
+        }
+        if let Some(slot) = exchange.response.responder.take() {
+            self.record_served(exchange, slot, waiting_since);
+        }
+    }
+
+    /// Returns whether the bytes of a response are wanted, a part of which has come; `is_first`: the first one.
+    fn wants_response(&mut self, exchange: &mut Exchange, is_first: bool) -> bool {
         let response = &mut exchange.response;
         let Some(recording) = response.recording else {
             return false;
         };
-        if !matches!(response.progress, Progress::Flowing(_)) {
+        if is_first {
             let now = self.clock.now();
-            response.progress = Progress::Flowing(now);
             let waited = now.since(response.received_at).as_secs_f64();
             self.statistics
                 .registry

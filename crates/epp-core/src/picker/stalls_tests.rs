@@ -20,12 +20,15 @@ struct Server {
     step: Option<u64>,
     /// The status of its responses.
     status: u16,
+    /// Whether their headers come at once.
+    streams: bool,
 }
 
 const FINE: Server = Server {
     response: Some(20),
     step: Some(20),
     status: 200,
+    streams: false,
 };
 
 const HUNG: Server = Server {
@@ -40,6 +43,8 @@ struct UnderWay {
     id: u32,
     server: usize,
     status: u16,
+    /// Whether the headers of its response have come.
+    begun: bool,
     /// When its response comes.
     due: u64,
 }
@@ -53,6 +58,7 @@ struct World {
     flickers: bool,
     /// Milliseconds between two requests.
     interval: u64,
+    path: &'static str,
     now: u64,
     generated: Vec<u64>,
     under_way: Vec<UnderWay>,
@@ -81,6 +87,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
             counts: true,
             flickers: false,
             interval: 20,
+            path: "/v1/completions",
             now: 0,
             generated: vec![0; servers.len()],
             under_way: Vec::new(),
@@ -140,7 +147,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
     fn send(&mut self) -> Option<usize> {
         let (id, now) = (self.next, self.at());
         self.next += 1;
-        let head = Head::post_json("/v1/completions", None);
+        let head = Head::post_json(self.path, None);
         self.picker.request_headers(now, ExchangeId(id), &head);
         self.picker
             .request_body(now, ExchangeId(id), &mut SliceBody::whole(b"{}"));
@@ -155,13 +162,33 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
         let due = self.servers[server?]
             .response
             .map_or(u64::MAX, |it| self.now + it);
-        self.under_way.push(UnderWay {
+        let begun = self.servers[server?].streams;
+        let request = UnderWay {
             id,
             server: server?,
             status: self.servers[server?].status,
+            begun,
             due,
-        });
+        };
+        if begun {
+            self.begin(&request);
+        }
+        self.under_way.push(request);
         server
+    }
+
+    /// The headers of a response come.
+    fn begin(&mut self, request: &UnderWay) {
+        let (now, id) = (self.at(), ExchangeId(request.id));
+        let upstream = Upstream {
+            server: Some(format!("10.0.0.{}:80", request.server + 1).into_bytes()),
+            status: Some(request.status),
+            origin: ResponseOrigin::Endpoint,
+            attempts: Some(1),
+        };
+        let wanted = self.picker.wants_upstream(id);
+        self.picker
+            .response_headers(now, id, wanted.then_some(&upstream));
     }
 
     fn respond(&mut self) {
@@ -172,15 +199,11 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
         self.under_way = rest;
         for request in due {
             let id = ExchangeId(request.id);
-            let upstream = Upstream {
-                server: Some(format!("10.0.0.{}:80", request.server + 1).into_bytes()),
-                status: Some(request.status),
-                origin: ResponseOrigin::Endpoint,
-                attempts: Some(1),
-            };
-            let wanted = self.picker.wants_upstream(id);
-            self.picker
-                .response_headers(now, id, wanted.then_some(&upstream));
+            if !request.begun {
+                self.begin(&request);
+            }
+            let mut body = SliceBody::whole(b"{}");
+            self.picker.response_body(now, id, &mut body);
             self.picker.closed(now, id);
         }
     }
@@ -284,6 +307,77 @@ fn rejected_requests_do_not_hide_an_engine_that_stands_still() {
         world.run(20);
     }
     assert!(world.hung()[0]);
+}
+
+/// FastAPI responds with the headers of a stream before it asks the engine.
+#[test]
+fn headers_of_streams_do_not_hide_an_engine_that_stands_still() {
+    let streams = |server| Server {
+        streams: true,
+        ..server
+    };
+    let mut world = World::new(&[streams(FINE); 4]);
+    world.run(3_000);
+    assert_eq!(world.hung(), [false; 4]);
+    world.servers[0] = streams(HUNG);
+    world.run(2_500);
+    assert_eq!(world.hung(), [true, false, false, false]);
+    // The headers of a probe prove nothing.
+    world.generated[0] += 1;
+    assert_eq!(world.run(10_000)[0], 1);
+    assert!(world.hung()[0]);
+    world.servers[0] = streams(FINE);
+    world.finish(0);
+    world.run(3_000);
+    assert_eq!(world.hung(), [false; 4]);
+}
+
+/// Returns whether an engine is found to stand still, while every second request has this path and gets this status.
+fn is_found_behind(path: &'static str, status: u16) -> bool {
+    let mut world = World::new(&[FINE; 4]);
+    world.interval = 10;
+    world.run(3_000);
+    for turn in 0..300 {
+        (world.path, world.servers[0]) = match turn % 2 {
+            0 => ("/v1/completions", HUNG),
+            _ => (
+                path,
+                Server {
+                    response: Some(10),
+                    status,
+                    ..HUNG
+                },
+            ),
+        };
+        world.run(10);
+    }
+    let found = world.hung()[0];
+    // Nor does such a probe end the ejection.
+    world.generated[0] += 1;
+    world.path = path;
+    world.servers[0] = Server {
+        response: Some(10),
+        status,
+        ..HUNG
+    };
+    world.run(3_000);
+    assert_eq!(world.hung()[0], found);
+    found
+}
+
+#[test]
+fn what_takes_no_engine_does_not_hide_one_that_stands_still() {
+    for path in [
+        "/tokenize",
+        "/v1/messages/count_tokens",
+        "/v1/chat/completions/render",
+        "/v1/conversations",
+    ] {
+        assert!(is_found_behind(path, 200), "{path}");
+    }
+    assert!(is_found_behind("/v1/completions", 404));
+    assert!(!is_found_behind("/v1/completions", 200));
+    assert!(!is_found_behind("/v1/rerank", 200));
 }
 
 #[test]

@@ -123,11 +123,13 @@ impl Dispatcher {
         if exchange.is_dry_run {
             self.compare(exchange, upstream);
         }
-        if upstream.is_some_and(|upstream| upstream.status.is_some() && !upstream.is_success()) {
+        let rejects = |upstream: &Upstream| upstream.status.is_some() && !upstream.is_success();
+        let is_rejected = upstream.is_some_and(rejects);
+        if is_rejected {
             self.prefixes.refute(exchange, &self.endpoints);
         }
         let waiting_since = exchange.response.awaited_since();
-        exchange.response.begin();
+        exchange.response.begin(!is_rejected);
         let explanation = exchange.explanation.take();
         if let Some(target) = self.endpoints.present_target(exchange) {
             if let Some(seen) = upstream {
@@ -136,11 +138,9 @@ impl Dispatcher {
                     self.propose_model(exchange, target.slot);
                 }
             } else {
-                let now = self.clock.now();
-                self.endpoints.mark_responsive(target.slot, now);
-                if exchange.response.has_body() {
-                    self.endpoints.mark_served(target.slot, waiting_since, now);
-                }
+                // Perhaps without success: it shows no work.
+                self.endpoints
+                    .mark_responsive(target.slot, self.clock.now());
             }
         }
         self.prefixes.prove(exchange, &self.endpoints);
@@ -175,13 +175,10 @@ impl Dispatcher {
         let now = self.clock.now();
         if self.endpoints.is_server(exchange, slot, server) {
             self.endpoints.obedience.record(slot, false, now);
-            // An engine that stands still may be behind a server that still rejects requests.
-            if seen.is_success() && exchange.response.has_body() {
-                self.endpoints.mark_served(slot, waiting_since, now);
-            }
-            self.record_outcome(exchange, slot, seen.outcome());
+            self.record_or_await(exchange, slot, seen);
             return;
         }
+        exchange.response.stop_waiting();
         self.statistics.registry.add(SERVED_ELSEWHERE, NoLabels, 1);
         // Then the proxy has chosen the other endpoint by itself, which says nothing about the named one.
         let is_first = seen.attempts == Some(1);
@@ -209,8 +206,35 @@ impl Dispatcher {
         }
         let by_address = |endpoint: &Endpoint| endpoint.address.as_bytes() == server;
         if let Some(server) = self.endpoints.pool().find_by(by_address) {
-            self.record_outcome(exchange, server, seen.outcome());
+            self.record_or_await(exchange, server, seen);
         }
+    }
+
+    /// Records the response of the endpoint in this slot, unless the first bytes of its body have to show whether it is a
+    /// success: its engine may stand still behind a server that sends headers.
+    fn record_or_await(&mut self, exchange: &mut Exchange, slot: Slot, seen: &Upstream) {
+        if seen.is_success() && exchange.response.takes_engine() {
+            exchange.response.responder = Some(slot);
+        } else {
+            self.record_outcome(exchange, slot, seen.outcome());
+        }
+    }
+
+    /// The endpoint in this slot has served a request, which had waited since then for the endpoint that was picked.
+    pub(super) fn record_served(
+        &mut self,
+        exchange: &Exchange,
+        slot: Slot,
+        waiting_since: Option<Instant>,
+    ) {
+        let picked = exchange.primary().filter(|target| target.slot == slot);
+        if picked.is_some_and(|target| !self.endpoints.loads.stays(target)) {
+            return;
+        }
+        let waiting_since = waiting_since.filter(|_| picked.is_some());
+        self.endpoints
+            .mark_served(slot, waiting_since, self.clock.now());
+        self.record_outcome(exchange, slot, (None, true));
     }
 
     fn record_outcome(

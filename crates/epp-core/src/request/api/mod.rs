@@ -99,33 +99,45 @@ const fn max_tokens(name: &'static [u8], rank: u8) -> (&'static [u8], Field) {
     (name, Field::Fact(facts::FactNode::MaxTokens(rank)))
 }
 
-/// Path suffixes. The longest suffix that matches selects the API.
-const SUFFIXES: [(&str, Api); 12] = [
-    ("/chat/completions", Api::ChatCompletions),
-    ("/chat/completions/render", Api::ChatCompletions),
-    ("/completions", Api::Completions),
-    ("/completions/render", Api::Completions),
-    ("/responses", Api::Responses),
-    ("/conversations", Api::Conversations),
-    ("/embeddings", Api::Embeddings),
-    ("/images/generations", Api::ImagesGenerations),
-    ("/messages", Api::Messages),
+/// Path suffixes, and whether a successful response to a request with a body takes the server's engine. The longest suffix
+/// that matches selects the API.
+const SUFFIXES: [(&str, Api, bool); 18] = [
+    ("/chat/completions", Api::ChatCompletions, true),
+    ("/chat/completions/render", Api::ChatCompletions, false),
+    ("/completions", Api::Completions, true),
+    ("/completions/render", Api::Completions, false),
+    ("/responses", Api::Responses, true),
+    ("/conversations", Api::Conversations, false),
+    ("/embeddings", Api::Embeddings, true),
+    ("/images/generations", Api::ImagesGenerations, true),
+    ("/messages", Api::Messages, true),
     // This API only counts tokens; the Endpoint Picker does not read its bodies either.
-    ("/messages/count_tokens", Api::PassThrough),
-    ("/inference/v1/generate", Api::VllmGenerate),
-    ("/generate", Api::SglangGenerate),
+    ("/messages/count_tokens", Api::PassThrough, false),
+    ("/inference/v1/generate", Api::VllmGenerate, true),
+    ("/generate", Api::SglangGenerate, true),
+    ("/rerank", Api::PassThrough, true),
+    ("/score", Api::PassThrough, true),
+    ("/classify", Api::PassThrough, true),
+    ("/pooling", Api::PassThrough, true),
+    ("/audio/transcriptions", Api::PassThrough, true),
+    ("/audio/translations", Api::PassThrough, true),
 ];
 
 impl Api {
     /// Returns the API of a `:path`; query and trailing slash do not matter.
     pub fn of_path(path: &[u8]) -> Self {
+        Self::look_up(path).0
+    }
+
+    /// Returns the API of a `:path`, and whether only an engine can serve it.
+    pub fn look_up(path: &[u8]) -> (Self, bool) {
         let path = path.split(|byte| *byte == b'?').next().unwrap_or_default();
         let path = path.strip_suffix(b"/").unwrap_or(path);
         let fits = SUFFIXES
             .iter()
-            .filter(|(suffix, _)| path.ends_with(suffix.as_bytes()));
-        let longest = fits.max_by_key(|(suffix, _)| suffix.len());
-        longest.map_or(Self::PassThrough, |(_, api)| *api)
+            .filter(|(suffix, ..)| path.ends_with(suffix.as_bytes()));
+        let longest = fits.max_by_key(|(suffix, ..)| suffix.len());
+        longest.map_or((Self::PassThrough, false), |(_, api, takes)| (*api, *takes))
     }
 
     /// Returns the meaning of a field of a body's outermost object, if the field is read.
@@ -212,7 +224,7 @@ mod tests {
         let listed: Vec<&str> = rows
             .flat_map(|row| row.split('`').skip(1).step_by(2))
             .collect();
-        let apis = SUFFIXES.iter().flat_map(|(_, api)| api.fields());
+        let apis = SUFFIXES.iter().flat_map(|(_, api, _)| api.fields());
         let fields = apis.map(|(name, _)| *name).chain(EXTRAS.iter().copied());
         let mut known = Vec::new();
         for field in fields {
