@@ -57,6 +57,8 @@ pub(super) struct Silence {
     longest: [Duration; 2],
     /// Whether it has been silent for so long that only successful responses are taken as work: all are examined.
     pub doubted: bool,
+    /// Whether this picker has found it to stand still, and requests have waited there since.
+    held: bool,
 }
 
 impl Silence {
@@ -128,6 +130,9 @@ impl PoolState {
         if self.serving(&suspects, now) >= suspects.len() {
             for slot in suspects {
                 self.monitor.outliers.mark_stalled(slot, clock.wall());
+                if let Some(record) = self.records.get_mut(slot.index()) {
+                    record.silence.held = true;
+                }
             }
         }
     }
@@ -153,6 +158,11 @@ impl PoolState {
         };
         let since = |id| awaited_since(exchanges, &self.loads, slot, id);
         let silence = &mut record.silence;
+        if silence.held && record.unanswered.first_due(now, since).is_none() {
+            // Perhaps they waited for something else: the page of an engine that is idle by now shows no work.
+            silence.held = false;
+            self.monitor.outliers.mark_working(slot);
+        }
         let worked_at = self.monitor.store.worked_at(slot);
         if let Some(worked_at) = worked_at.filter(|at| *at > silence.since) {
             self.monitor.outliers.mark_working(slot);

@@ -425,6 +425,24 @@ fn one_or_two_requests_that_wait_for_something_else_eject_nothing() {
     assert_eq!(world.hung(), [true, false]);
 }
 
+/// Images that do not come end with an error, and the engine is idle: its page shows no work.
+#[test]
+fn an_endpoint_is_probed_once_the_requests_have_ended_that_it_was_ejected_for() {
+    let mut world = World::new(&[FINE; 4]);
+    world.run(3_000);
+    world.servers[0] = Server {
+        status: 400,
+        ..HUNG
+    };
+    world.run(2_500);
+    assert!(world.hung()[0]);
+    world.servers[0] = Server { step: None, ..FINE };
+    assert_eq!(world.run(10_000)[0], 0);
+    world.finish(0);
+    assert!(world.run(1_000)[0] > 3);
+    assert_eq!(world.hung(), [false; 4]);
+}
+
 #[test]
 fn nothing_is_ejected_where_no_peer_serves() {
     let mut world = World::new(&[FINE; 4]);
