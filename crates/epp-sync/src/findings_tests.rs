@@ -40,7 +40,7 @@ impl Vm {
         }
     }
 
-    fn tick(&mut self, memory: &mut InProcess) {
+    fn tick(&mut self, memory: &mut dyn Store) {
         self.ticks += 1;
         let now = Timestamp::from_millis(1_000 + self.ticks * 50);
         self.sharing.before_tick(&mut self.picker, memory);
@@ -105,7 +105,8 @@ fn one_vm_says_for_all_what_they_find_and_the_next_does_not_repeat_it() {
     assert_eq!(other.lines("memory-high"), 0, "{:?}", other.log);
     other.set_memory(0);
     run(&mut [&mut other], memory, 10);
-    assert_eq!(other.lines("memory-high: over"), 1, "{:?}", other.log);
+    let over = "memory-high: over after at least";
+    assert_eq!(other.lines(over), 1, "{:?}", other.log);
     let found = open(memory);
     let is_high = |one: &Condition| one.finding == Finding::MemoryHigh;
     assert!(!found.iter().any(is_high), "{found:?}");
@@ -156,4 +157,30 @@ fn a_verdict_that_is_corrupt_or_unsound_is_none() {
     };
     assert_eq!(read(&Verdict { open: vec![long] }, false), None);
     memory.set("b/findings", b"", None);
+}
+
+/// A store that refuses to write the lease.
+struct Refusing<'m>(&'m mut InProcess);
+
+impl Store for Refusing<'_> {
+    fn get(&mut self, key: &str) -> Option<(Vec<u8>, u32)> {
+        self.0.get(key)
+    }
+
+    fn set(&mut self, key: &str, value: &[u8], cas: Option<u32>) -> bool {
+        !key.ends_with("/lease") && self.0.set(key, value, cas)
+    }
+}
+
+#[test]
+fn a_pool_that_no_vm_polls_says_so_until_one_does() {
+    let mut memory = InProcess::default();
+    let memory = &mut memory;
+    let mut vm = Vm::start(DOCUMENT, 1, memory);
+    (0..200).for_each(|_| vm.tick(&mut Refusing(memory)));
+    assert!(!vm.picker.peers().polls());
+    assert_eq!(vm.lines("no-poller (broken)"), 1, "{:?}", vm.log);
+    run(&mut [&mut vm], memory, 10);
+    assert!(vm.picker.peers().polls());
+    assert_eq!(vm.lines("no-poller: over"), 1, "{:?}", vm.log);
 }

@@ -19,6 +19,10 @@ const MISSED_HEARTBEATS: u32 = 10;
 /// Further ticks that a VM which serves requests leaves to one that does not.
 const SERVING_DELAY: u32 = 5;
 
+/// Ticks without a heartbeat after which nobody polls: five seconds. Any VM takes the lease long before, unless the
+/// store refuses what it writes.
+const ABANDONED: u32 = 100;
+
 /// The lease's value in the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
@@ -42,6 +46,8 @@ pub struct Lease {
     yielded: bool,
     /// Whether this VM took it from one that had not given it up.
     took: bool,
+    /// The latest record, and the ticks for which it has been that, whatever this VM tried.
+    latest: (Option<Record>, u32),
 }
 
 impl Lease {
@@ -57,12 +63,18 @@ impl Lease {
             serves: false,
             yielded: false,
             took: false,
+            latest: (None, 0),
         }
     }
 
     /// Returns whether the VM that polled before this one is gone, without having given the lease up.
     pub fn follows_a_lost_vm(&self) -> bool {
         self.took
+    }
+
+    /// Returns whether no VM has sent a heartbeat for long.
+    pub fn is_abandoned(&self) -> bool {
+        self.latest.1 >= ABANDONED
     }
 
     /// This VM serves requests.
@@ -76,6 +88,10 @@ impl Lease {
         let (found, version) = shared.get(&self.key, |_| true);
         let unrecognised = found == Found::Unrecognised;
         let record: Option<Record> = found.value();
+        self.latest = match self.latest {
+            (latest, ticks) if latest == record => (latest, ticks.saturating_add(1)),
+            _ => (record, 0),
+        };
         self.holds = match record {
             Some(record) if record.holder == Some(self.own) => self.keep(shared, version),
             record => {

@@ -151,6 +151,7 @@ impl Sharing {
         });
         picker.set_sharing_statistics(SharingStatistics {
             sharers: self.peers.sharers() as u64,
+            lacks_poller: self.lease.is_abandoned(),
             others_serve: self.peers.others_serve(),
             held_by_others: self.peers.held_by_others(),
             written_bytes: self.traffic.written,

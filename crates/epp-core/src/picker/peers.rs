@@ -27,6 +27,8 @@ pub struct SharingStatistics {
     pub sharers: u64,
     /// Whether another picker that shares serves requests.
     pub others_serve: bool,
+    /// Whether no picker polls, and has not for seconds.
+    pub lacks_poller: bool,
     /// Requests that the other pickers hold.
     pub held_by_others: u64,
     /// Bytes written so far.

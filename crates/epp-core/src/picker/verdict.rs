@@ -42,6 +42,8 @@ pub struct Verdict {
     pub own: Vec<Condition>,
     /// Those that its peers know.
     pub peers: Vec<Condition>,
+    /// Whether no picker polls: each one has to see that for itself.
+    unpolled: Findings,
     refused: Recent,
     unrouted: Recent,
 }
@@ -146,13 +148,19 @@ impl Picker {
             self.dispatcher.log(Level::Warning, Subject::Pool, text);
         }
         self.verdict.own = self.own_conditions(now);
-        if !self.dispatcher.endpoints.monitor.polls() {
-            return;
+        let mut met = Met::default();
+        if self.sharing.statistics.lacks_poller {
+            let cluster = self.plan().cluster();
+            met.add(Finding::NoPoller, format_args!("cluster {cluster}"));
         }
-        self.log_endpoints();
-        let mut met = self.pool_conditions();
-        met.append(&mut self.verdict.together());
-        for transition in self.verdict.findings.update(met, now) {
+        let mut transitions = self.verdict.unpolled.update(met.0, now);
+        if self.dispatcher.endpoints.monitor.polls() {
+            self.log_endpoints();
+            let mut met = self.pool_conditions();
+            met.append(&mut self.verdict.together());
+            transitions.append(&mut self.verdict.findings.update(met, now));
+        }
+        for transition in transitions {
             self.report(&transition);
         }
     }
