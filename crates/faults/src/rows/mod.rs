@@ -15,9 +15,10 @@ use scale::SOAK;
 use crate::verdict::Measured;
 
 /// The rows of the short form: they take seconds, on a busy machine as well.
-pub const SHORT: [&str; 17] = [
+pub const SHORT: [&str; 18] = [
     "pod killed",
     "pod hung",
+    "engine hung",
     "pod failing",
     "pod failing, retried",
     "pool replaced",
