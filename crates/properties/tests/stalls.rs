@@ -11,7 +11,6 @@
     clippy::indexing_slicing
 )]
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -24,6 +23,11 @@ use epp_core::scheduling::Slot;
 use epp_core::time::Timestamp;
 use epp_sync::{InProcess, Sharing};
 
+use self::server::{Event, Job, Server};
+
+#[path = "stalls/server.rs"]
+mod server;
+
 /// Milliseconds per step, and per tick of a worker.
 const STEP: u64 = 10;
 const TICK: u64 = 50;
@@ -32,130 +36,6 @@ const TICK: u64 = 50;
 const RATE: u64 = 100;
 
 const START: Timestamp = Timestamp::from_millis(1_000_000_000);
-
-/// A model server: it computes prompts one after the other in chunks, and decodes all running requests together.
-#[derive(Clone)]
-struct Server {
-    /// Prompt tokens per millisecond.
-    prefill: f64,
-    /// Milliseconds per decoding step.
-    step: f64,
-    /// Milliseconds between two pauses, and of one: for a new CUDA graph, or a long prompt in a single step.
-    pauses: Option<(u64, Range<u64>)>,
-    /// Milliseconds for which it stands still with its first request.
-    cold: u64,
-    /// Whether its page is SGLang's: gauges, set every 40 decoding steps.
-    sglang: bool,
-    paused_until: u64,
-    hung: bool,
-    queue: VecDeque<Job>,
-    running: Vec<Job>,
-    generated: f64,
-    page: String,
-    page_due: u64,
-}
-
-/// A request at a server.
-#[derive(Clone)]
-struct Job {
-    id: u32,
-    worker: usize,
-    /// Prompt tokens that are not computed.
-    prompt: f64,
-    /// Tokens that are not generated.
-    output: f64,
-    streams: bool,
-    begun: bool,
-}
-
-/// What becomes of a job in a step.
-enum Event {
-    /// With whether it streams.
-    Begun(u32, usize, bool),
-    Ended(u32, usize),
-}
-
-const MAX_RUNNING: usize = 256;
-
-/// Tokens in the KV cache.
-const CACHE: f64 = 500_000.0;
-
-impl Server {
-    fn new() -> Self {
-        Self {
-            prefill: 16.0,
-            step: 25.0,
-            pauses: None,
-            cold: 0,
-            sglang: false,
-            paused_until: 0,
-            hung: false,
-            queue: VecDeque::new(),
-            running: Vec::new(),
-            generated: 0.0,
-            page: String::new(),
-            page_due: 0,
-        }
-    }
-
-    fn advance(&mut self, now: u64, rng: &mut fastrand::Rng, events: &mut Vec<Event>) {
-        if self.hung || now < self.paused_until {
-            return;
-        }
-        if let Some((between, pause)) = self.pauses.clone() {
-            if rng.u64(0..between) < STEP {
-                self.paused_until = now + rng.u64(pause);
-            }
-        }
-        if !self.queue.is_empty() && self.cold > 0 {
-            self.paused_until = now + std::mem::take(&mut self.cold);
-            return;
-        }
-        let mut budget = self.prefill * STEP as f64;
-        while self.running.len() < MAX_RUNNING {
-            let Some(first) = self.queue.front_mut() else {
-                break;
-            };
-            let part = first.prompt.min(budget);
-            first.prompt -= part;
-            budget -= part;
-            if first.prompt > 0.0 {
-                break;
-            }
-            self.running.extend(self.queue.pop_front());
-        }
-        let tokens = STEP as f64 / (self.step + 0.1 * self.running.len() as f64);
-        for job in &mut self.running {
-            self.generated += tokens;
-            job.output -= tokens;
-            if !job.begun && (job.streams || job.output <= 0.0) {
-                job.begun = true;
-                events.push(Event::Begun(job.id, job.worker, job.streams));
-            }
-            if job.output <= 0.0 {
-                events.push(Event::Ended(job.id, job.worker));
-            }
-        }
-        self.running.retain(|job| job.output > 0.0);
-        if now >= self.page_due {
-            self.write();
-            let steps = if self.sglang { 40.0 } else { 1.0 };
-            self.page_due = now + (steps * self.step) as u64;
-        }
-    }
-
-    fn write(&mut self) {
-        let prefilling = self.queue.front().map_or(0.0, |job| job.prompt);
-        let used = self.generated % CACHE - prefilling;
-        let usage = used.rem_euclid(CACHE) / CACHE;
-        let (running, waiting) = (self.running.len(), self.queue.len());
-        let generated = self.generated as u64;
-        self.page = match self.sglang {
-            true => format!("sglang:num_running_reqs {running}\nsglang:num_queue_reqs {waiting}\nsglang:token_usage {usage}\n"),
-            false => format!("vllm:num_requests_running {running}\nvllm:num_requests_waiting {waiting}\nvllm:kv_cache_usage_perc {usage}\nvllm:generation_tokens_total {generated}\n"),
-        };
-    }
-}
 
 struct Worker {
     picker: Picker,
