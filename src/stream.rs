@@ -261,6 +261,8 @@ impl Stream {
             let mut upstream = super::upstream::upstream();
             if pool.picker.is_served_elsewhere(self.id, &upstream) {
                 upstream.attempts = super::upstream::attempts();
+                let cluster = abi::property("xds\0cluster_name");
+                upstream.cluster = cluster.ok().flatten();
             }
             upstream
         });

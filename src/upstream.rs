@@ -18,6 +18,7 @@ pub fn upstream() -> Upstream {
         status,
         origin,
         attempts: None,
+        cluster: None,
     }
 }
 

@@ -87,6 +87,7 @@ impl Vm {
             status: Some(status),
             origin: ResponseOrigin::Endpoint,
             attempts: None,
+            cluster: None,
         };
         self.picker
             .response_headers(NOW, ExchangeId(id), Some(&seen));

@@ -242,3 +242,22 @@ fn alerts_fire(proxy: &Proxy) {
     };
     fires(&[recording], &[ALERTS]);
 }
+
+/// With the setting of most templates, where a route leads to another cluster.
+#[test]
+fn requests_that_are_picked_for_and_routed_elsewhere_are_told() {
+    let [sim, web] = [2, 1].map(|pods| Sim::start(pods, &Settings::default()).unwrap());
+    let all = "{type: envoy-proxy, parameters: {requests: all}},";
+    let mut setup = Setup::new(&sim.addresses(), &pool("inference-pool", "", all));
+    setup.others = vec![("web".to_owned(), web.addresses())];
+    setup.status_page = true;
+    let proxy = setup.start();
+    let told = Finding::RoutedElsewhere;
+    proxy.wait_until("requests are routed elsewhere", || {
+        assert_eq!(get(proxy.port, "/web/v1/models").unwrap().status, 200);
+        super::open(&proxy, "inference-pool", told) == Some(1)
+    });
+    is_told(&proxy, "inference-pool", told, "the last one to \"web\"");
+    let accused = super::open(&proxy, "inference-pool", Finding::NoOverrideHost);
+    assert_eq!(accused, None);
+}

@@ -85,6 +85,9 @@ catalogue! {
     RequestsLeftAlone = "requests-left-alone" Degraded:
         "Requests pass the filter, and none of them is routed to the pool's cluster: the filter leaves them alone.",
         "If they are for the pool, set `clusters` to the cluster that their route names; if it has none yet, nothing is wrong.";
+    RoutedElsewhere = "routed-elsewhere" Degraded:
+        "Endpoints are picked also for requests whose route leads to another cluster.",
+        "Route them to the pool's cluster, or remove `requests: all` from envoy-proxy.";
     EndpointsUnhealthy = "endpoints-unhealthy" Degraded:
         "Endpoints are not healthy in Envoy's cluster: they get no requests.",
         "Envoy's admin page /clusters has the reason: a failed health check, outlier detection, draining.";

@@ -9,7 +9,7 @@ use crate::plugins::Discovery;
 
 /// Requests that pass to other clusters before that is a finding: a few of them may be health checks of a gateway that
 /// has just started.
-const MIN_LEFT_ALONE: u64 = 10;
+pub(super) const MIN_ELSEWHERE: u64 = 10;
 
 /// Pages of an endpoint that could not be read in a row, before that is a finding: a single one may be lost.
 const MIN_FAILURES: u32 = 2;
@@ -99,7 +99,7 @@ impl Picker {
         }
         let counted = &self.dispatcher.statistics.left_alone;
         let serves = self.serves || self.sharing.statistics.others_serve;
-        if !serves && counted.total() >= MIN_LEFT_ALONE {
+        if !serves && counted.total() >= MIN_ELSEWHERE {
             let (total, clusters) = (counted.total(), counted.clusters());
             let detail = format_args!(
                 "{total} requests go to {clusters}, none to {}",

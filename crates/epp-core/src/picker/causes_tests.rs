@@ -163,7 +163,7 @@ fn failing_polls_are_told_with_their_reasons() {
 fn requests_for_other_clusters_are_told_until_one_is_for_the_pool() {
     let mut picker = picker();
     let told = |picker: &Picker| met(|met| picker.route_conditions(met));
-    (1..MIN_LEFT_ALONE).for_each(|_| picker.left_alone(b"web"));
+    (1..MIN_ELSEWHERE).for_each(|_| picker.left_alone(b"web"));
     assert_eq!(told(&picker), [""; 0]);
     picker.left_alone(b"api");
     assert_eq!(
@@ -179,7 +179,17 @@ fn requests_for_other_clusters_are_told_until_one_is_for_the_pool() {
 
 /// Sends requests for 20 s, each of which the next endpoint serves instead of the named one, with this attempt.
 fn served_elsewhere(attempts: Option<u64>) -> Picker {
-    let mut picker = picker();
+    let other = |named| format!("10.0.0.{}:80", (named + 1) % 4);
+    served_by(picker(), attempts, &other, "a")
+}
+
+/// Sends requests for 20 s that this server responds to, by the slot that was picked, on a route to this cluster.
+fn served_by(
+    mut picker: Picker,
+    attempts: Option<u64>,
+    server: &dyn Fn(u32) -> String,
+    cluster: &str,
+) -> Picker {
     members(&mut picker, 4);
     let mut now = NOW;
     for id in 0..200 {
@@ -195,9 +205,10 @@ fn served_elsewhere(attempts: Option<u64>) -> Picker {
         let exchange = picker.exchanges.get(ExchangeId(id)).unwrap();
         let named = exchange.primary().unwrap().slot.0;
         let seen = Upstream {
-            server: Some(format!("10.0.0.{}:80", (named + 1) % 4).into_bytes()),
+            server: Some(server(named).into_bytes()),
             status: Some(200),
             attempts,
+            cluster: Some(cluster.as_bytes().to_vec()),
             ..Upstream::default()
         };
         assert!(picker.is_served_elsewhere(ExchangeId(id), &seen));
@@ -224,6 +235,39 @@ fn a_cluster_that_ignores_the_header_is_told_and_nothing_is_ejected_for_it() {
     for attempts in [Some(2), None] {
         let picker = served_elsewhere(attempts);
         assert_eq!(met(|met| picker.route_conditions(met)), [""; 0]);
+    }
+}
+
+/// As under `requests: all`, where not all routes lead to the pool.
+#[test]
+fn requests_that_are_routed_to_another_cluster_say_nothing_of_the_pools() {
+    let told = |picker: &mut Picker| {
+        let now = picker.dispatcher.clock.now();
+        let own = picker.own_conditions(now).into_iter();
+        let told = own.map(|own| format!("{}: {}", own.finding.id(), own.detail));
+        told.filter(|told| !told.starts_with("bodies-unread"))
+            .collect::<Vec<_>>()
+    };
+    let stranger = |_| "10.0.9.9:80".to_owned();
+    for attempts in [Some(1), Some(2), None] {
+        let mut picker = served_by(picker(), attempts, &stranger, "web");
+        let told = told(&mut picker);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0].starts_with("routed-elsewhere: ")
+                && told[0].ends_with("the last one to \"web\""),
+            "{told:?}"
+        );
+        let outliers = &picker.dispatcher.endpoints.monitor.outliers;
+        assert!((0..4).all(|slot| outliers.reason(Slot(slot)).is_none()));
+    }
+    // The pool's own cluster has a member that is not listed, or another one has the pool's members.
+    let other = |named| format!("10.0.0.{}:80", (named + 1) % 4);
+    for (server, cluster) in [(&stranger as &dyn Fn(u32) -> String, "a"), (&other, "twin")] {
+        let mut picker = served_by(picker(), Some(1), server, cluster);
+        let told = told(&mut picker);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with("no-override-host: "), "{told:?}");
     }
 }
 

@@ -20,6 +20,9 @@ pub struct LeftAlone {
     clusters: Vec<(Box<[u8]>, CounterHandle)>,
     other: Option<CounterHandle>,
     total: u64,
+    /// Requests that an endpoint was picked for and whose route leads elsewhere, and where the last one went.
+    misrouted: u64,
+    misrouted_to: String,
 }
 
 impl LeftAlone {
@@ -33,6 +36,17 @@ impl LeftAlone {
         let names = self.clusters.iter();
         let names = names.map(|(name, _)| printed(name));
         names.collect::<Vec<_>>().join(", ")
+    }
+
+    /// An endpoint was picked for a request whose route leads to this cluster, which is not the pool's.
+    pub fn misroute(&mut self, cluster: &[u8]) {
+        self.misrouted += 1;
+        self.misrouted_to = printed(cluster);
+    }
+
+    /// Returns how many of those there were, and the cluster of the last one.
+    pub fn misrouted(&self) -> (u64, &str) {
+        (self.misrouted, &self.misrouted_to)
     }
 }
 

@@ -67,6 +67,7 @@ fn respond(picker: &mut Picker, id: u32, server: &[u8], status: u16) {
         status: Some(status),
         origin: ResponseOrigin::Endpoint,
         attempts: None,
+        cluster: None,
     });
     picker.response_headers(NOW, id, seen.as_ref());
 }

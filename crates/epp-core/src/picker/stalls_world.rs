@@ -185,6 +185,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
             status: Some(request.status),
             origin: ResponseOrigin::Endpoint,
             attempts: Some(1),
+            cluster: None,
         };
         let wanted = self.picker.wants_upstream(id);
         self.picker

@@ -44,6 +44,8 @@ pub struct Upstream {
     /// How often the request was sent to an endpoint, if the host knows it. It is asked only where
     /// [`Picker::is_served_elsewhere`] holds.
     pub attempts: Option<u64>,
+    /// The cluster to which the request's route leads, if the host knows it. It is asked only there, too.
+    pub cluster: Option<Vec<u8>>,
 }
 
 impl Upstream {
@@ -180,6 +182,13 @@ impl Dispatcher {
         }
         exchange.response.stop_waiting();
         self.statistics.registry.add(SERVED_ELSEWHERE, NoLabels, 1);
+        let by_address = |endpoint: &Endpoint| endpoint.address.as_bytes() == server;
+        let server = self.endpoints.pool().find_by(by_address);
+        if let Some(cluster) = self.other_cluster(seen).filter(|_| server.is_none()) {
+            // No endpoint of the pool has seen it.
+            self.statistics.left_alone.misroute(cluster);
+            return self.prefixes.refute(exchange, &self.endpoints);
+        }
         // Then the proxy has chosen the other endpoint by itself, which says nothing about the named one.
         let is_first = seen.attempts == Some(1);
         if is_first
@@ -204,8 +213,7 @@ impl Dispatcher {
             let elsewhere = seen.elsewhere(reason, self.endpoints.freshness(slot));
             self.record_outcome(exchange, slot, (Some(elsewhere), false));
         }
-        let by_address = |endpoint: &Endpoint| endpoint.address.as_bytes() == server;
-        if let Some(server) = self.endpoints.pool().find_by(by_address) {
+        if let Some(server) = server {
             self.record_or_await(exchange, server, seen);
         }
     }
@@ -235,6 +243,12 @@ impl Dispatcher {
         self.endpoints
             .mark_served(slot, waiting_since, self.clock.now());
         self.record_outcome(exchange, slot, (None, true));
+    }
+
+    /// Returns the cluster to which the request's route leads, if that is not the pool's.
+    fn other_cluster<'a>(&self, seen: &'a Upstream) -> Option<&'a [u8]> {
+        let cluster = seen.cluster.as_deref()?;
+        (cluster != self.plan.cluster().as_bytes()).then_some(cluster)
     }
 
     fn record_outcome(

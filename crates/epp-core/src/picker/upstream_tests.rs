@@ -41,6 +41,7 @@ fn seen(status: u16, origin: ResponseOrigin) -> Upstream {
         status: Some(status),
         origin,
         attempts: None,
+        cluster: None,
     }
 }
 

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::causes::MIN_ELSEWHERE;
 use super::dispatcher::Dispatcher;
 use super::status::DecisionBasis;
 use super::{Effect, Picker};
@@ -46,6 +47,7 @@ pub struct Verdict {
     unpolled: Findings,
     refused: Recent,
     unrouted: Recent,
+    misrouted: Recent,
 }
 
 impl Verdict {
@@ -277,7 +279,7 @@ impl Picker {
     }
 
     /// Returns the conditions that only this picker knows to be met.
-    fn own_conditions(&mut self, now: Instant) -> Vec<Condition> {
+    pub(super) fn own_conditions(&mut self, now: Instant) -> Vec<Condition> {
         let mut met = Met::default();
         self.route_conditions(&mut met);
         let statistics = &self.dispatcher.statistics;
@@ -287,6 +289,12 @@ impl Picker {
         }
         if let Some(count) = self.verdict.unrouted.growth(unrouted, now) {
             met.add(Finding::RequestsUnrouted, format_args!("{count} requests"));
+        }
+        let (misrouted, cluster) = statistics.left_alone.misrouted();
+        let growth = self.verdict.misrouted.growth(misrouted, now);
+        if let Some(count) = growth.filter(|count| *count >= MIN_ELSEWHERE) {
+            let detail = format_args!("{count} requests, the last one to {cluster:?}");
+            met.add(Finding::RoutedElsewhere, detail);
         }
         let plan = &self.dispatcher.plan;
         let reads = plan.settings.read_body != ReadBody::Never;
