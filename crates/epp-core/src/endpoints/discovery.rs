@@ -35,6 +35,8 @@ pub enum Survey {
 pub struct DiscoveryState {
     /// The clusters that were missing on the last page, or why there was none; `None` before the first response.
     last: Option<Result<u32, FetchError>>,
+    /// Whether the last two responses were none: a single one may be lost.
+    fails: bool,
     survey: Option<Survey>,
     /// When the last survey was requested.
     surveyed: Option<Instant>,
@@ -43,11 +45,12 @@ pub struct DiscoveryState {
 impl DiscoveryState {
     /// A response has come, or none in time.
     pub fn record(&mut self, result: Result<u32, FetchError>) {
+        let fails = result.is_err() && self.last.is_some_and(|last| last.is_err());
         if self.last.is_some_and(|last| last != result) {
             // What is missing now may have another cause.
             *self = Self::default();
         }
-        self.last = Some(result);
+        (self.last, self.fails) = (Some(result), fails);
     }
 
     /// A survey has ended; a failed one says nothing.
@@ -55,9 +58,9 @@ impl DiscoveryState {
         self.survey = survey;
     }
 
-    /// Returns which clusters were missing on the last page, or why there was no page.
-    pub fn last(&self) -> Option<Result<u32, FetchError>> {
-        self.last
+    /// Returns which clusters were missing on the last page, or why there were no pages twice in a row.
+    pub fn lasting(&self) -> Option<Result<u32, FetchError>> {
+        self.last.filter(|last| last.is_ok() || self.fails)
     }
 
     /// Returns the result of the last survey.

@@ -61,9 +61,6 @@ catalogue! {
     ClusterUnknown = "cluster-unknown" Broken:
         "The configuration names a cluster that Envoy does not have.",
         "Compare `clusters` of the discovery plugin with the names on Envoy's admin page /clusters.";
-    AdminUnreachable = "admin-unreachable" Broken:
-        "Envoy's admin interface does not list the pool's members, so that they are unknown or outdated.",
-        "Check that `adminCluster` is a cluster of this Envoy, and that its endpoint is the admin interface.";
     AdminNotEnvoy = "admin-not-envoy" Broken:
         "What `adminCluster` leads to responds, but not with Envoy's list of clusters.",
         "Give that cluster the address and port of this Envoy's admin interface.";
@@ -82,6 +79,9 @@ catalogue! {
     NoPoller = "no-poller" Broken:
         "No worker polls the endpoints' metrics.",
         "Another worker takes over within a second; if this stays, look for errors in Envoy's log.";
+    AdminUnreachable = "admin-unreachable" Degraded:
+        "Envoy's admin interface does not list the pool's members, so that they are unknown or outdated.",
+        "Check that `adminCluster` is a cluster of this Envoy, and that its endpoint is the admin interface.";
     RequestsLeftAlone = "requests-left-alone" Degraded:
         "Requests pass the filter, and none of them is routed to the pool's cluster: the filter leaves them alone.",
         "If they are for the pool, set `clusters` to the cluster that their route names; if it has none yet, nothing is wrong.";

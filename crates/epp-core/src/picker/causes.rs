@@ -19,7 +19,7 @@ impl Picker {
     pub(super) fn discovery_conditions(&self, met: &mut Met) {
         let found = &self.dispatcher.endpoints.monitor.found;
         let (Discovery::EnvoyCluster(discovery), Some(last)) =
-            (&self.plan().discovery, found.last())
+            (&self.plan().discovery, found.lasting())
         else {
             return;
         };

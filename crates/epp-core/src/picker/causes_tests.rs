@@ -48,10 +48,10 @@ fn met(find: impl FnOnce(&mut Met)) -> Vec<String> {
     met.into_conditions().into_iter().map(told).collect()
 }
 
-fn discovery(result: Result<u32, FetchError>, survey: Option<Survey>) -> Vec<String> {
+fn discovery(results: &[Result<u32, FetchError>], survey: Option<Survey>) -> Vec<String> {
     let mut picker = picker();
     let found = &mut picker.dispatcher.endpoints.monitor.found;
-    found.record(result);
+    results.iter().for_each(|result| found.record(*result));
     found.record_survey(survey);
     met(|met| picker.discovery_conditions(met))
 }
@@ -104,8 +104,19 @@ fn what_discovery_meets_is_told_with_the_names_in_question() {
             &["admin-unreachable: cluster \"adm\": timeout"],
         ),
     ] {
-        assert_eq!(discovery(result, survey), expected, "{result:?}");
+        assert_eq!(discovery(&[result; 2], survey), expected, "{result:?}");
     }
+}
+
+#[test]
+fn a_response_that_is_lost_is_no_finding_and_a_second_one_is_however_it_was_lost() {
+    let (timeout, reset) = (Err(FetchError::Timeout), Err(FetchError::Reset));
+    let told = |results: &[_]| discovery(results, None);
+    for lost in [&[timeout][..], &[Ok(0), timeout], &[timeout, Ok(0), timeout]] {
+        assert_eq!(told(lost), [""; 0], "{lost:?}");
+    }
+    let expected = "admin-unreachable: cluster \"adm\": reset";
+    assert_eq!(told(&[Ok(0), timeout, reset]), [expected]);
 }
 
 #[test]
