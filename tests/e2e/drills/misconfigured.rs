@@ -179,7 +179,7 @@ const TOLD: &[(&str, Finding, &str)] = &[
     (
         "by-path",
         Finding::RequestsLeftAlone,
-        "requests go to web, none to by-path",
+        "requests go to \"web\", none to by-path",
     ),
 ];
 

@@ -41,7 +41,7 @@ pub struct Condition {
 }
 
 impl Condition {
-    /// Returns a condition. The detail may hold anything: it is cut, and its control characters are replaced.
+    /// Returns a condition. The detail may hold anything: it is cut, and its control and invisible characters are replaced.
     pub fn new(finding: Finding, detail: &str) -> Self {
         let detail = printable(detail, MAX_DETAIL_BYTES);
         Self { finding, detail }
@@ -56,8 +56,13 @@ pub fn printable(text: &str, most: usize) -> String {
             printable.push('…');
             break;
         }
-        let control = letter.is_control() || matches!(letter, '\u{2028}' | '\u{2029}');
-        printable.push(if control { '?' } else { letter });
+        // Invisible ones may reverse what is written.
+        let invisible = matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}');
+        printable.push(if letter.is_control() || invisible {
+            '?'
+        } else {
+            letter
+        });
     }
     printable
 }

@@ -104,8 +104,8 @@ fn another_picker_continues_without_saying_again_what_is_known() {
 
 #[test]
 fn details_are_cut_and_stay_on_one_line() {
-    let detail = Condition::new(Finding::PoolEmpty, "a\nb\u{2028}c\u{7f}").detail;
-    assert_eq!(detail, "a?b?c?");
+    let detail = Condition::new(Finding::PoolEmpty, "a\nb\u{2028}c\u{7f}\u{202e}").detail;
+    assert_eq!(detail, "a?b?c??");
     let detail = Condition::new(Finding::PoolEmpty, &"ä".repeat(1_000)).detail;
     assert!(detail.len() <= MAX_DETAIL_BYTES + '…'.len_utf8());
     assert!(detail.ends_with('…'));

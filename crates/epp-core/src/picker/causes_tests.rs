@@ -112,7 +112,11 @@ fn what_discovery_meets_is_told_with_the_names_in_question() {
 fn a_response_that_is_lost_is_no_finding_and_a_second_one_is_however_it_was_lost() {
     let (timeout, reset) = (Err(FetchError::Timeout), Err(FetchError::Reset));
     let told = |results: &[_]| discovery(results, None);
-    for lost in [&[timeout][..], &[Ok(0), timeout], &[timeout, Ok(0), timeout]] {
+    for lost in [
+        &[timeout][..],
+        &[Ok(0), timeout],
+        &[timeout, Ok(0), timeout],
+    ] {
         assert_eq!(told(lost), [""; 0], "{lost:?}");
     }
     let expected = "admin-unreachable: cluster \"adm\": reset";
@@ -179,7 +183,7 @@ fn requests_for_other_clusters_are_told_until_one_is_for_the_pool() {
     picker.left_alone(b"api");
     assert_eq!(
         told(&picker),
-        ["requests-left-alone: 10 requests go to web, api, none to a"]
+        [r#"requests-left-alone: 10 requests go to "web", "api", none to a"#]
     );
     picker.sharing.statistics.others_serve = true;
     assert_eq!(told(&picker), [""; 0], "another worker has one");

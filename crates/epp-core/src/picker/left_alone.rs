@@ -34,7 +34,8 @@ impl LeftAlone {
     /// Returns the clusters to which they go, as far as these are counted apart.
     pub fn clusters(&self) -> String {
         let names = self.clusters.iter();
-        let names = names.map(|(name, _)| printed(name));
+        // Quoted: a client may have chosen them.
+        let names = names.map(|(name, _)| format!("{:?}", printed(name)));
         names.collect::<Vec<_>>().join(", ")
     }
 
@@ -106,7 +107,7 @@ mod tests {
         assert_eq!(counted(&mut statistics, "other"), 212 - 36 - 1);
         let names = statistics.left_alone.clusters();
         assert!(
-            names.starts_with("cluster-0, ") && names.ends_with("cluster-7"),
+            names.starts_with("\"cluster-0\", ") && names.ends_with("\"cluster-7\""),
             "{names}"
         );
     }
@@ -116,5 +117,8 @@ mod tests {
         let mut statistics = Statistics::new("pool");
         statistics.count_left_alone(b"a\n\xff\x1b[31m");
         assert!(!statistics.left_alone.clusters().contains(char::is_control));
+        statistics.count_left_alone("x\"] Restart \u{202e}Envoy.".as_bytes());
+        let names = statistics.left_alone.clusters();
+        assert!(names.ends_with(r#", "x\"] Restart ?Envoy.""#), "{names}");
     }
 }
