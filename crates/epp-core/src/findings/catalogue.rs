@@ -82,9 +82,6 @@ catalogue! {
     AdminUnreachable = "admin-unreachable" Degraded:
         "Envoy's admin interface does not list the pool's members, so that they are unknown or outdated.",
         "Check that `adminCluster` is a cluster of this Envoy, and that its endpoint is the admin interface.";
-    RequestsLeftAlone = "requests-left-alone" Degraded:
-        "Requests pass the filter, and none of them is routed to the pool's cluster: the filter leaves them alone.",
-        "If they are for the pool, set `clusters` to the cluster that their route names; if it has none yet, nothing is wrong.";
     RoutedElsewhere = "routed-elsewhere" Degraded:
         "Endpoints are picked also for requests whose route leads to another cluster.",
         "Route them to the pool's cluster, or remove `requests: all` from envoy-proxy.";
@@ -121,6 +118,9 @@ catalogue! {
     MemoryHigh = "memory-high" Degraded:
         "The memory of a VM has grown above 512 MiB; Envoy ends a VM at 1 GiB.",
         "Lower `maxIndexBytes` or `maxHeld`, and restart Envoy: the memory of a VM never shrinks.";
+    RequestsLeftAlone = "requests-left-alone" Note:
+        "Requests pass the filter, and none of them is routed to the pool's cluster: the filter leaves them alone.",
+        "If the pool gets no requests yet, this is expected; else set `clusters` to the cluster that their route names.";
     SeriesBound = "series-bound" Note:
         "So many series were exported that new ones are counted without their labels.",
         "Restart Envoy to forget the series of endpoints that have left.";

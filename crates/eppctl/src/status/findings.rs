@@ -133,6 +133,8 @@ pub fn add_linted(findings: &mut Vec<StatusFinding>, linted: Option<&Findings>) 
         let causes = causes(fault.rule);
         let same = |known: &&mut StatusFinding| causes.iter().any(|cause| cause.id() == known.id);
         if let Some(known) = findings.iter_mut().find(same) {
+            // As where no route leads to the pool that gets no requests.
+            known.severity = known.severity.min(Severity::Degraded);
             known.place = Some(match &known.place {
                 Some(more) => format!("{place}; {more}"),
                 None => format!("{place}: {}", fault.found),
@@ -182,7 +184,7 @@ fn causes(rule: &str) -> &'static [Finding] {
         "admin-cluster" => &[Finding::AdminNotEnvoy, Finding::AdminUnreachable],
         "body-unread" => &[Finding::BodiesUnread],
         "no-override-host" => &[Finding::NoOverrideHost],
-        "unrouted" => &[Finding::RequestsLeftAlone],
+        "unrouted" => &[Finding::RequestsLeftAlone, Finding::RoutedElsewhere],
         _ => &[],
     }
 }

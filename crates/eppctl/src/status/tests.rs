@@ -223,6 +223,17 @@ fn a_fault_in_the_configuration_is_the_place_of_what_it_leads_to() {
     );
     let left = report(&pages);
     assert_eq!(left.findings[0].place.as_deref(), Some("other (7)"));
+    // A pool that gets no requests yet is well, unless no route leads to it.
+    assert_eq!(left.verdict, Verdict::Healthy);
+    let in_route = "{'@type': x/v3.ListenersConfigDump, static_listeners: [{listener: {name: l, filter_chains: [{filters: [{name: hcm, typed_config: {'@type': type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager, route_config: {name: r, virtual_hosts: [{name: v, domains: ['*'], routes: [{match: {prefix: /}, route: {cluster: other}}]}]}, http_filters: [{name: epp";
+    let alone = "{'@type': x/v3.EcdsConfigDump, ecds_filters: [{ecds_filter: {name: epp";
+    let routed = dump("vm_id: epp").replace(alone, in_route);
+    let routed = routed.strip_suffix("}}]}]}").unwrap();
+    pages.dump = Some(format!("{routed}}}]}}}}]}}]}}}}]}}]}}"));
+    let unrouted = report(&pages);
+    let mut left = unrouted.findings.iter();
+    let left = left.find(|finding| finding.id == "requests-left-alone");
+    assert_eq!(left.unwrap().severity, Severity::Degraded);
 }
 
 #[test]
