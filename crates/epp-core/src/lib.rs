@@ -38,7 +38,7 @@
 //!     while let Some(effect) = picker.poll_effect() {
 //!         match effect {
 //!             // A host that reads metrics pages would fetch one here.
-//!             Effect::Fetch { id, .. } => picker.fetched(now, id, Err(FetchError::Refused)),
+//!             Effect::Fetch { id, .. } => picker.fetched(now, id, Err(FetchError::Unreachable)),
 //!             Effect::Forward { route, .. } => destination = route.endpoints().next().map(str::to_owned),
 //!             // The request waits; its body is shown below.
 //!             Effect::Hold { .. } => {}

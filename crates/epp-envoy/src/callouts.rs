@@ -39,7 +39,7 @@ const REASONS: &[(&str, FetchError)] = &[
     ("reset reason: overflow", FetchError::Unsent),
     ("TLS_error", FetchError::Tls),
     ("connection timeout", FetchError::Timeout),
-    ("connection failure", FetchError::Refused),
+    ("connection failure", FetchError::Unreachable),
     ("protocol error", FetchError::NotHttp),
     ("before headers", FetchError::Reset),
 ];
@@ -99,7 +99,8 @@ mod tests {
     fn responses_of_envoy_say_what_happened() {
         let before = "upstream connect error or disconnect/reset before headers. reset reason: ";
         for (status, text, expected) in [
-            ("503", format!("{before}remote connection failure"), FetchError::Refused),
+            ("503", format!("{before}remote connection failure"), FetchError::Unreachable),
+            ("503", format!("{before}remote connection failure, transport failure reason: delayed connect error: No route to host"), FetchError::Unreachable),
             ("503", format!("{before}remote connection failure, transport failure reason: TLS_error:|268435703:SSL routines"), FetchError::Tls),
             ("503", format!("{before}connection termination"), FetchError::Reset),
             ("502", format!("{before}protocol error"), FetchError::NotHttp),

@@ -172,7 +172,7 @@ const TOLD: &[(&str, Finding, &str)] = &[
     ),
     ("by-path", Finding::PollsFail, "3 of 3 endpoints: "),
     ("by-path", Finding::PollsFail, "(not-a-page)"),
-    ("refused", Finding::PollsFail, "(refused)"),
+    ("refused", Finding::PollsFail, "(unreachable)"),
     ("missing", Finding::PollsFail, "(status 404)"),
     ("html", Finding::PollsFail, "(not-a-page)"),
     ("tls", Finding::PollsFail, "(not-http)"),
@@ -205,7 +205,7 @@ fn what_is_misconfigured_is_told_with_its_names() {
     assert!(left_alone("pool=\"by-path\",route_cluster=\"web\"") > 10);
     assert_eq!(left_alone("route_cluster=\"inference-pool\""), 0);
     for (cluster, reason) in [
-        ("refused", "refused"),
+        ("refused", "unreachable"),
         ("missing", "status"),
         ("tls", "not-http"),
     ] {

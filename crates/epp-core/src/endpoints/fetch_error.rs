@@ -7,8 +7,8 @@ pub enum FetchError {
     WrongCluster,
     /// The host did not send the request: no endpoint of the cluster is healthy, or a circuit breaker is open.
     Unsent,
-    /// The connection was refused.
-    Refused,
+    /// No connection could be made: it was refused, or there is no route.
+    Unreachable,
     /// The TLS handshake failed.
     Tls,
     /// Nothing came in time.
@@ -33,7 +33,7 @@ impl FetchError {
         match self {
             Self::WrongCluster => "wrong-cluster",
             Self::Unsent => "unsent",
-            Self::Refused => "refused",
+            Self::Unreachable => "unreachable",
             Self::Tls => "tls",
             Self::Timeout => "timeout",
             Self::Reset => "reset",

@@ -223,7 +223,7 @@ catalogue! {
     FRESHNESS: Gauge<Endpoint<'_>> = ("epp_wasm_endpoint_freshness");
     /// Age of an endpoint's metrics.
     SCRAPE_AGE: Gauge<Endpoint<'_>> = ("epp_wasm_scrape_age_milliseconds");
-    /// Failed scrapes of an endpoint, by reason: `refused`, `tls` the handshake failed, `timeout`, `reset` the
+    /// Failed scrapes of an endpoint, by reason: `unreachable`, `tls` the handshake failed, `timeout`, `reset` the
     /// connection was closed, as by a port that expects TLS, `not-http`, `status` another one than 200, `too-large`,
     /// `not-a-page` no wanted metric is on the page, `unsent` no endpoint of the metrics cluster is healthy or its
     /// circuit breaker is open, `wrong-cluster` Envoy has no such cluster.

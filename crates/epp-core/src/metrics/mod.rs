@@ -26,7 +26,7 @@
 //! use epp_core::metrics::{labels::PollError, MetricKind, MetricUpdate, Registry};
 //!
 //! let mut registry = Registry::new("pool");
-//! let (endpoint, reason) = ("10.0.0.1:80", FetchError::Refused);
+//! let (endpoint, reason) = ("10.0.0.1:80", FetchError::Unreachable);
 //! registry.add(SCRAPE_ERRORS, PollError { endpoint, reason }, 1);
 //! registry.flush();
 //! let Some(MetricUpdate::Define { id, kind, name }) = registry.poll() else {

@@ -157,11 +157,11 @@ fn failing_polls_are_told_with_their_reasons() {
         }
         met(|met| picker.poll_conditions(met))
     };
-    let errors = [FetchError::Refused, FetchError::Status(404)];
+    let errors = [FetchError::Unreachable, FetchError::Status(404)];
     assert_eq!(polls(&mut picker, &errors), [""; 0], "one may be lost");
     assert_eq!(
         polls(&mut picker, &errors),
-        ["polls-fail: 2 of 5 endpoints: 10.0.0.0:80 (refused), 10.0.0.1:80 (status 404)"]
+        ["polls-fail: 2 of 5 endpoints: 10.0.0.0:80 (unreachable), 10.0.0.1:80 (status 404)"]
     );
     let page = b"vllm:num_requests_waiting 7\n";
     assert!((0..2).all(|slot| picker.fixture().read_page(NOW, Slot(slot), page)));

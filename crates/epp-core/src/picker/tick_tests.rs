@@ -146,7 +146,7 @@ fn a_result_of_another_kind_is_a_failure() {
         for (id, fetch) in host.tick() {
             pages += usize::from(fetch != Fetch::Members);
             let other = match fetch {
-                Fetch::Members => Err(FetchError::Refused),
+                Fetch::Members => Err(FetchError::Unreachable),
                 _ => Ok(Fetched::Members(listing(&["10.0.0.2:80"]))),
             };
             host.picker.fetched(host.now, id, other);

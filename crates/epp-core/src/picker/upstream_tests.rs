@@ -140,11 +140,11 @@ fn a_page_of_an_endpoint_that_has_left_is_not_a_poll_error() {
     };
     let errors = |picker: &Picker| picker.dispatcher.statistics.registry.total(&SCRAPE_ERRORS);
     let id = fetch(&mut picker);
-    picker.fetched(NOW, id, Err(FetchError::Refused));
+    picker.fetched(NOW, id, Err(FetchError::Unreachable));
     assert_eq!(errors(&picker), 1, "it is there");
     let id = fetch(&mut picker);
     picker.dispatcher.endpoints.monitor.store.remove(Slot(0));
-    picker.fetched(NOW, id, Err(FetchError::Refused));
+    picker.fetched(NOW, id, Err(FetchError::Unreachable));
     assert_eq!(errors(&picker), 1);
 }
 

@@ -63,7 +63,7 @@ dataLayer: {discovery: {pluginRef: pods}}
                             None => Fetched::Page(&mut page),
                         });
                         self.picker
-                            .fetched(self.now, id, fetched.ok_or(FetchError::Refused));
+                            .fetched(self.now, id, fetched.ok_or(FetchError::Unreachable));
                     }
                     Effect::Log { text, .. } => lines.push(text),
                     other => panic!("{other:?}"),
