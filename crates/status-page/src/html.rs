@@ -168,7 +168,7 @@ fn verdict_on(pool: &Pool) -> Markup {
             @for one in &findings {
                 li {
                     span.bad[serious(one)] { (one.finding.severity().name()) ": " (one.finding.cause()) }
-                    " " (one.detail) ". " (one.finding.remedy()) " " code { (one.finding.id()) }
+                    " [" (one.detail) "] " (one.finding.remedy()) " " code { (one.finding.id()) }
                 }
             }
         }
@@ -243,7 +243,7 @@ fn endpoint_of(
             td.l { (endpoint.address) @if *endpoint.name != *endpoint.address { br; code { (endpoint.name) } } }
             td.picked.bad[!endpoint.available || ejected.is_some()] {
                 @match (endpoint.available, ejected) {
-                    (false, _) => "no: unhealthy",
+                    (false, _) => "no: unhealthy, see Envoy's /clusters",
                     (true, Some(reason)) => { "no: ejected, " (reason) }
                     (true, None) => "yes",
                 }

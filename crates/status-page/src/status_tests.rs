@@ -120,7 +120,7 @@ fn the_page_shows_what_was_reported() {
         "Updated 00:16:40 UTC. Refreshes every 2 s.",
         "Pool a&lt;b&gt;",
         "<td>40 ms</td><td>3</td><td>7</td><td>25.0 %</td><td>–</td><td class=\"in-flight\">5</td><td>640</td><td>12</td>",
-        "<td class=\"picked bad\">no: unhealthy</td><td class=\"bad\">never scraped</td>",
+        "<td class=\"picked bad\">no: unhealthy, see Envoy's /clusters</td><td class=\"bad\">never scraped</td>",
         "10.0.0.1:80: 5",
         "&lt;b&gt;m&lt;/b&gt;",
         "f: 2",
@@ -166,7 +166,7 @@ fn the_verdict_comes_first_with_causes_and_remedies() {
     );
     let text = page(&mut memory, NOW);
     let listed = "<li><span class=\"bad\">degraded: Endpoints are ejected because requests failed there.</span> \
-        1 of 2 endpoints: &lt;a&gt;. Look at the model server's log;";
+        [1 of 2 endpoints: &lt;a&gt;] Look at the model server's log;";
     assert!(text.contains(listed), "{text}");
     let place = |what: &str| text.find(what).unwrap();
     assert!(
