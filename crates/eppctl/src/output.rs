@@ -96,26 +96,15 @@ pub trait Report: Serialize {
     }
 }
 
-/// What [`styled`] and the error's label write.
-const STYLES: [&str; 7] = [
-    "\u{1b}[0m",
-    "\u{1b}[1m",
-    "\u{1b}[2m",
-    "\u{1b}[31m",
-    "\u{1b}[32m",
-    "\u{1b}[33m",
-    "\u{1b}[36m",
-];
-
 /// Returns a text without what moves a terminal's cursor, renames its window or reverses its letters: names in files, in
 /// metrics and on Envoy's pages may be anybody's.
 fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(letter) = rest.chars().next() {
-        let style = STYLES.iter().find(|style| rest.starts_with(**style));
+        let style = style_of(rest);
         let harmless = !letter.is_control() || matches!(letter, '\n' | '\t');
-        let length = style.map_or(letter.len_utf8(), |style| style.len());
+        let length = style.map_or(letter.len_utf8(), str::len);
         match style {
             Some(style) => printable.push_str(style),
             None if harmless && !is_format(letter) => printable.push(letter),
@@ -124,6 +113,16 @@ fn printable(text: &str) -> String {
         rest = rest.get(length..).unwrap_or_default();
     }
     printable
+}
+
+/// Returns the colour or weight that a text begins with, as this tool writes them; what hides letters is none.
+fn style_of(text: &str) -> Option<&str> {
+    let parameters = text.strip_prefix("\u{1b}[")?;
+    let length = parameters.find(|letter: char| !(letter.is_ascii_digit() || letter == ';'))?;
+    let (parameters, rest) = parameters.split_at_checked(length)?;
+    let hides = parameters.split(';').any(|parameter| parameter == "8");
+    let is_style = rest.starts_with('m') && !hides;
+    text.get(.."\u{1b}[m".len() + length).filter(|_| is_style)
 }
 
 /// Returns whether a letter changes the direction of others, or is not seen.
@@ -193,7 +192,14 @@ mod tests {
 
     #[test]
     fn styles_stay_and_what_steers_a_terminal_does_not() {
-        for style in [ERROR, WARNING, GOOD, STRONG, FAINT] {
+        for style in [
+            ERROR,
+            WARNING,
+            GOOD,
+            STRONG,
+            FAINT,
+            AnsiColor::BrightRed.on_default(),
+        ] {
             let text = styled(style, "a\tb\n");
             assert_eq!(printable(&text), text);
         }

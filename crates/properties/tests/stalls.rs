@@ -280,17 +280,12 @@ fn working() -> Vec<(&'static str, Vec<Server>, Load)> {
         step: 250.0,
         ..usual()
     };
-    let sglang = |step| Server {
-        sglang: true,
-        step,
-        ..usual()
-    };
     let pausing = || Server {
         pauses: Some((3_000, 0..1_000)),
         ..usual()
     };
     let cold = |cold| Server { cold, ..usual() };
-    vec![
+    let mut working = vec![
         ("usual", vec![usual(); 4], USUAL),
         ("one slow", vec![slow(), usual(), usual(), usual()], USUAL),
         ("half slow", vec![slow(), slow(), usual(), usual()], USUAL),
@@ -332,6 +327,19 @@ fn working() -> Vec<(&'static str, Vec<Server>, Load)> {
             vec![cold(3_000), cold(6_000), cold(9_000), cold(12_000)],
             USUAL,
         ),
+    ];
+    working.extend(working_sglang());
+    working
+}
+
+/// Pools of SGLang, whose pages count no generated tokens.
+fn working_sglang() -> Vec<(&'static str, Vec<Server>, Load)> {
+    let sglang = |step| Server {
+        sglang: true,
+        step,
+        ..Server::new()
+    };
+    vec![
         ("SGLang", vec![sglang(25.0); 4], USUAL),
         (
             "SGLang, slow",

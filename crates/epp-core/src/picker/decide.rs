@@ -211,6 +211,7 @@ impl Dispatcher {
             .scheduler
             .schedule(&cycle, fallbacks, scratch, observer);
         let rejects = plan.settings.missing_prefill == MissingPrefill::Reject;
+        let first_prefix = prefix.first();
         let selection = decision.and_then(|decision| {
             if let Some(explanation) = explanation.as_mut() {
                 explanation.set_decision(&decision);
@@ -232,16 +233,13 @@ impl Dispatcher {
                 slots: decision.by_role(),
                 port: decision.conclusion.port,
                 stages: decision.conclusion.stages,
-                hit: prefix
-                    .first()
-                    .map(|prefix| prefix.expected(decision.primary)),
+                hit: first_prefix.map(|prefix| prefix.expected(decision.primary)),
                 additions,
             })
         });
         drop(prefix);
         if let Some(explanation) = explanation {
-            let hit = selection.as_ref();
-            let hit = hit.map(|selection| selection.hit.map(ExpectedHit::share));
+            let hit = selection.as_ref().map(Selection::expected_share);
             self.record_explanation(exchange, explanation, hit);
         }
         selection
@@ -423,6 +421,13 @@ pub(super) struct Selection {
     pub hit: Option<ExpectedHit>,
     /// What hooks add to the request.
     pub additions: Additions,
+}
+
+impl Selection {
+    /// Returns the share of the prompt that the primary endpoint is expected to hold.
+    fn expected_share(&self) -> Option<f64> {
+        self.hit.map(ExpectedHit::share)
+    }
 }
 
 /// Returns the addresses of the picks and retry targets, best first.
