@@ -115,6 +115,15 @@ fn prompt(number: u32) -> String {
     format!("{number} is the number of this prompt. ").repeat(40)
 }
 
+/// Has the metrics pages of all pods fail.
+fn silence(sim: &Sim) {
+    let fault = Faults {
+        metrics: Metrics::Error,
+        ..Faults::default()
+    };
+    sim.pods().for_each(|pod| pod.set_faults(fault.clone()));
+}
+
 #[test]
 fn alerts_about_pools_fire_in_their_drills_and_never_before() {
     let start = || Sim::start(2, &Settings::default()).unwrap();
@@ -150,11 +159,7 @@ fn alerts_about_pools_fire_in_their_drills_and_never_before() {
     ask(4);
     let [before] = Phase::record([&proxy], || ask(4));
 
-    let fault = Faults {
-        metrics: Metrics::Error,
-        ..Faults::default()
-    };
-    silent.pods().for_each(|pod| pod.set_faults(fault.clone()));
+    silence(&silent);
     refusing.stop(1);
     relay.target.store(0, Ordering::Relaxed);
     for (name, finding) in [
