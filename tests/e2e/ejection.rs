@@ -136,8 +136,9 @@ fn a_pod_whose_engine_hangs_is_ejected_while_its_metrics_page_answers() {
     let proxy = setup.start();
     let port = proxy.port;
     let request = || assert_eq!(complete(port, "m", "x").status, 200);
-    // Each page shows that work is done.
-    for _ in 0..60 {
+    // Each page shows that work is done, and each worker knows each pod: one without a history gets 15 s, which is
+    // longer than a client of this test waits.
+    for _ in 0..200 {
         request();
         std::thread::sleep(Duration::from_millis(10));
     }

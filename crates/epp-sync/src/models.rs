@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn all_vms_take_the_same_names_and_no_more_than_there_is_room_for() {
-        for (endpoints, room) in [(0, 64), (4, 64), (100, 17), (10_000, 8)] {
+        for (endpoints, room) in [(0, 64), (4, 64), (100, 19), (10_000, 8)] {
             let mut host = InProcess::default();
             let mut vms: Vec<ModelNames> = (0..4).map(|_| ModelNames::default()).collect();
             let mut taken = 0;

@@ -165,9 +165,10 @@ fn the_verdict_comes_first_with_causes_and_remedies() {
         None,
     );
     let text = page(&mut memory, NOW);
-    let listed = "<li><span class=\"bad\">degraded: Endpoints are ejected because requests failed there.</span> \
-        [1 of 2 endpoints: &lt;a&gt;] Look at the model server's log;";
-    assert!(text.contains(listed), "{text}");
+    let cause = Finding::EndpointsEjected.cause();
+    let listed =
+        format!("<li><span class=\"bad\">degraded: {cause}</span> [1 of 2 endpoints: &lt;a&gt;] ");
+    assert!(text.contains(&listed), "{text}");
     let place = |what: &str| text.find(what).unwrap();
     assert!(
         place("Not healthy: 1 degraded.") < place("Filter <code>"),
