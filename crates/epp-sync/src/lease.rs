@@ -19,7 +19,7 @@ const MISSED_HEARTBEATS: u32 = 10;
 /// Further ticks that a VM which serves requests leaves to one that does not.
 const SERVING_DELAY: u32 = 5;
 
-/// Ticks without a heartbeat after which nobody polls: five seconds. Any VM takes the lease long before, unless the
+/// Ticks without a heartbeat after which the pool counts as not polled: five seconds. Any VM takes the lease long before, unless the
 /// store refuses what it writes.
 const ABANDONED: u32 = 100;
 

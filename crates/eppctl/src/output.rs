@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
+use epp_core::findings::is_invisible;
 use serde::Serialize;
 
 /// The format of results.
@@ -107,7 +108,7 @@ fn printable(text: &str) -> String {
         let length = style.map_or(letter.len_utf8(), str::len);
         match style {
             Some(style) => printable.push_str(style),
-            None if harmless && !is_format(letter) => printable.push(letter),
+            None if harmless && !is_invisible(letter) => printable.push(letter),
             None => printable.push(char::REPLACEMENT_CHARACTER),
         }
         rest = rest.get(length..).unwrap_or_default();
@@ -123,11 +124,6 @@ fn style_of(text: &str) -> Option<&str> {
     let hides = parameters.split(';').any(|parameter| parameter == "8");
     let is_style = rest.starts_with('m') && !hides;
     text.get(.."\u{1b}[m".len() + length).filter(|_| is_style)
-}
-
-/// Returns whether a letter changes the direction of others, or is not seen.
-fn is_format(letter: char) -> bool {
-    matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 fn of_lint(format: &str) -> Error {
@@ -206,7 +202,7 @@ mod tests {
         let hostile = "p\u{1b}]0;owned\u{7}\u{1b}[1A\u{1b}[2K\u{1b}[8m\u{202e}\u{9b}2J\r";
         let shown = printable(hostile);
         assert!(
-            !shown.contains(|letter: char| letter.is_control() || is_format(letter)),
+            !shown.contains(|letter: char| letter.is_control() || is_invisible(letter)),
             "{shown:?}"
         );
         assert!(shown.starts_with("p\u{fffd}]0;owned"), "{shown:?}");

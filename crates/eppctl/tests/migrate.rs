@@ -259,6 +259,17 @@ fn metrics_of_another_port_need_a_cluster() {
 }
 
 #[test]
+fn a_cluster_for_metrics_is_used_whatever_else_is_given() {
+    let options = ["--cluster", "pool", "--metrics-cluster", "pages", "-"];
+    let (status, result) = migrate(&options, "args: [--pool-name=a]");
+    assert_eq!(status, 0, "{result:#}");
+    assert_eq!(
+        parameters(&result, "metrics-data-source")["cluster"],
+        "pages"
+    );
+}
+
+#[test]
 fn what_is_not_understood_is_said() {
     for (argument, words) in [
         ("--refresh-metrics-interval=soon", "expected a duration"),

@@ -4,7 +4,7 @@ use epp_core::findings::{Condition, Finding, Severity};
 
 use super::Pool;
 
-/// Returns the open findings, the worst first. A pool that nobody polls has no picker that would say so.
+/// Returns the open findings, the worst first. In a pool that is not polled no picker reports that.
 pub fn findings(pool: &Pool) -> Vec<Condition> {
     let mut findings = Vec::new();
     if !pool.statuses().any(|status| status.polls) {

@@ -7,7 +7,7 @@ pub enum FetchError {
     WrongCluster,
     /// The host did not send the request: no endpoint of the cluster is healthy, or a circuit breaker is open.
     Unsent,
-    /// No connection could be made: it was refused, or there is no route.
+    /// The connection failed: it was refused, or the address cannot be reached.
     Unreachable,
     /// The TLS handshake failed.
     Tls,

@@ -181,8 +181,8 @@ impl Monitor {
         self.members_known || matches!(self.discovery, Discovery::Static(_))
     }
 
-    /// Returns whether members that are not known yet are waited for: not for ever, since nothing balances requests
-    /// meanwhile but the proxy itself.
+    /// Returns whether members that are not known yet are still waited for. The wait is bounded: meanwhile the proxy
+    /// balances requests by itself.
     pub fn awaits_members(&self, now: Instant) -> bool {
         let Discovery::EnvoyCluster(discovery) = &self.discovery else {
             return false;

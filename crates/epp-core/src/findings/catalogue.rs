@@ -68,7 +68,7 @@ catalogue! {
         "Metrics pages are to be fetched through a cluster that Envoy does not have.",
         "Correct the cluster's name in the parameters of metrics-data-source.";
     NoOverrideHost = "no-override-host" Broken:
-        "Envoy sends requests to other hosts than the picker names: the cluster does not obey the destination header.",
+        "Envoy sends requests to other hosts than the picker names: the cluster ignores the destination header.",
         "Give the cluster the load balancing policy override_host with that header, and all endpoints that are listed.";
     PoolEmpty = "pool-empty" Broken:
         "The pool has no endpoints.",

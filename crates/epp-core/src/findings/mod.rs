@@ -36,7 +36,8 @@ const MAX_DETAIL_BYTES: usize = 200;
 pub struct Condition {
     /// The finding that it opens.
     pub finding: Finding,
-    /// The particulars, as a part of a sentence.
+    /// The particulars, as a part of a sentence. What another plugin writes into shared data is cut and cleaned, too.
+    #[serde(deserialize_with = "read_detail")]
     pub detail: String,
 }
 
@@ -48,6 +49,16 @@ impl Condition {
     }
 }
 
+fn read_detail<'de, D: serde::Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let detail = String::deserialize(from)?;
+    Ok(printable(&detail, MAX_DETAIL_BYTES))
+}
+
+/// Returns whether a letter is not seen, or changes the direction of others.
+pub fn is_invisible(letter: char) -> bool {
+    matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
 /// Returns the beginning of a text on one line.
 pub fn printable(text: &str, most: usize) -> String {
     let mut printable = String::new();
@@ -56,12 +67,9 @@ pub fn printable(text: &str, most: usize) -> String {
             printable.push('…');
             break;
         }
-        // Invisible ones may reverse what is written.
-        let invisible = matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}');
-        printable.push(if letter.is_control() || invisible {
-            '?'
-        } else {
-            letter
+        printable.push(match letter.is_control() || is_invisible(letter) {
+            true => '?',
+            false => letter,
         });
     }
     printable

@@ -110,3 +110,17 @@ fn details_are_cut_and_stay_on_one_line() {
     assert!(detail.len() <= MAX_DETAIL_BYTES + '…'.len_utf8());
     assert!(detail.ends_with('…'));
 }
+
+#[test]
+fn a_detail_from_shared_data_is_cut_and_cleaned() {
+    let forged = format!("a\n[error] \u{1b}[2J\u{202e}{}", "x".repeat(1_000));
+    let forged = Condition {
+        detail: forged,
+        ..Condition::new(Finding::PoolEmpty, "")
+    };
+    let text = serde_json::to_string(&forged).unwrap();
+    let read: Condition = serde_json::from_str(&text).unwrap();
+    assert!(read.detail.starts_with("a?[error] ?[2J?x"), "{read:?}");
+    assert!(read.detail.len() <= MAX_DETAIL_BYTES + '…'.len_utf8());
+    assert_eq!(read, Condition::new(Finding::PoolEmpty, &forged.detail));
+}

@@ -92,7 +92,7 @@ impl Picker {
     /// Adds what is wrong with the ways of requests, as far as this picker sees it.
     pub(super) fn route_conditions(&self, met: &mut Met) {
         let plan = self.plan();
-        if self.dispatcher.endpoints.obedience.is_ignored() {
+        if self.dispatcher.endpoints.override_check.is_ignored() {
             let (cluster, header) = (plan.cluster(), &plan.settings.destination_header);
             let detail = format_args!("cluster {cluster}, header {header}");
             met.add(Finding::NoOverrideHost, detail);

@@ -318,10 +318,10 @@ fn an_endpoint_that_may_not_be_picked_any_more_is_no_proof() {
         picker
             .dispatcher
             .endpoints
-            .obedience
+            .override_check
             .end_period(Duration::ZERO, now);
     }
-    assert!(!picker.dispatcher.endpoints.obedience.is_ignored());
+    assert!(!picker.dispatcher.endpoints.override_check.is_ignored());
     let outliers = &picker.dispatcher.endpoints.monitor.outliers;
     assert!(slots
         .iter()

@@ -71,7 +71,7 @@ impl Picker {
     }
 
     /// The pool is given up. The picker that polls leaves no gauge behind that says how it is; another one that takes
-    /// over sets them anew.
+    /// over sets its own values.
     pub fn retire(&mut self) {
         if !self.dispatcher.endpoints.monitor.polls() {
             return;

@@ -9,7 +9,7 @@ use super::stalls::Silence;
 use super::status::DecisionBasis;
 use super::ExchangeId;
 use crate::endpoints::monitor::Monitor;
-use crate::endpoints::obedience::Obedience;
+use crate::endpoints::override_check::OverrideCheck;
 use crate::scheduling::{ByRole, DecisionMode, Endpoint, Freshness, Pool, Slot};
 use crate::time::{Clock, Instant};
 
@@ -31,7 +31,7 @@ pub struct PoolState {
     /// Their responses, by slot.
     pub(super) records: Vec<EndpointRecord>,
     /// Whether the proxy sends requests to the endpoints that they name.
-    pub obedience: Obedience,
+    pub override_check: OverrideCheck,
     /// Whether pages came, or endpoints came or went, since the loads of the other pickers were last set.
     loads_outdated: bool,
 }
@@ -57,7 +57,7 @@ impl PoolState {
             loads: Loads::default(),
             silences_since: Instant::default(),
             records: Vec::new(),
-            obedience: Obedience::default(),
+            override_check: OverrideCheck::default(),
             loads_outdated: false,
         }
     }

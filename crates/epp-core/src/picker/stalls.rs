@@ -220,7 +220,7 @@ impl PoolState {
         };
         let longest = record.silence.longest().max(typical);
         let patience = record.silence.patience(longest, shortest);
-        // A probe may be the only request there, and what the endpoint has done before it was ejected for is no measure.
+        // A probe may be the only request there, and the time from before the ejection does not say how long one takes.
         let (needed, patience) = match self.monitor.outliers.reason(slot) {
             Some(Reason::Hung) => (1, shortest),
             _ => (MIN_WAITING, patience),

@@ -31,7 +31,7 @@ impl Picker {
         self.release_due();
         self.relieve_memory();
         // Otherwise it is not known which endpoint a request waits for.
-        let follows = !self.dispatcher.endpoints.obedience.is_ignored();
+        let follows = !self.dispatcher.endpoints.override_check.is_ignored();
         if follows {
             let endpoints = &mut self.dispatcher.endpoints;
             endpoints.find_stalled(&self.exchanges, &clock);
@@ -43,7 +43,7 @@ impl Picker {
             self.fetches.drop_lost(clock.now(), &endpoints.monitor);
             let patience = self.dispatcher.plan.source.staleness;
             let interval = self.dispatcher.plan.discovery.interval();
-            endpoints.obedience.end_period(interval, clock.now());
+            endpoints.override_check.end_period(interval, clock.now());
             if follows {
                 endpoints.find_hung(&self.exchanges, patience, &clock);
             }

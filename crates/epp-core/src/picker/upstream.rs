@@ -176,7 +176,7 @@ impl Dispatcher {
         };
         let now = self.clock.now();
         if self.endpoints.is_server(exchange, slot, server) {
-            self.endpoints.obedience.record(slot, false, now);
+            self.endpoints.override_check.record(slot, false, now);
             self.record_or_await(exchange, slot, seen);
             return;
         }
@@ -197,13 +197,13 @@ impl Dispatcher {
                 .endpoint(slot)
                 .is_some_and(|named| named.available)
         {
-            self.endpoints.obedience.record(slot, true, now);
+            self.endpoints.override_check.record(slot, true, now);
         }
         match seen.is_success() {
             true => self.prefixes.refute_primary(exchange, &self.endpoints),
             false => self.prefixes.refute(exchange, &self.endpoints),
         }
-        if !is_first && !self.endpoints.obedience.is_ignored() {
+        if !is_first && !self.endpoints.override_check.is_ignored() {
             let waited = waiting_since.map(|since| now.since(since));
             let is_quick = waited.is_some_and(|waited| waited < MAX_GIVEN_AWAY);
             let reason = match is_quick && self.endpoints.is_reachable(slot) {

@@ -225,10 +225,6 @@ impl Picker {
                 format_args!("Envoy {major}.{minor}.{patch}"),
             );
         }
-        if plan.settings.dry_run {
-            let cluster = plan.cluster();
-            met.add(Finding::DryRun, format_args!("cluster {cluster}"));
-        }
         self.discovery_conditions(&mut met);
         let cluster = plan.cluster();
         if plan.settings.dry_run {

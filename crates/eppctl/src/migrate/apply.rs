@@ -88,6 +88,11 @@ impl<'c> Migration<'c> {
                 _ => migration.put(setting),
             }
         }
+        if let Some(metrics) = &clusters.metrics {
+            if migration.document.get(SOURCE, "cluster").is_none() {
+                migration.document.set(SOURCE, "cluster", json!(metrics));
+            }
+        }
         engines.put(&mut migration);
         migration.put_discovery(own_discovery.is_some());
         migration.failure_mode(sources);

@@ -26,7 +26,7 @@ pub fn document(chart: Chart, name: &str, options: &Options) -> Option<Value> {
     }
 }
 
-/// Returns the built-in document of llm-d-router, which applies where there is no other.
+/// Returns the built-in document of llm-d-router, which applies if none is given.
 pub fn built_in() -> Value {
     let options = Options {
         predicts: false,

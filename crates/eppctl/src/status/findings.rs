@@ -235,7 +235,7 @@ fn past(statistics: &Statistics<'_>) -> Vec<StatusFinding> {
         (
             "module-failed",
             failures,
-            "The module has failed since Envoy started, and was started anew or went on.",
+            "The module has failed since Envoy started, and was restarted or continued.",
             "This is a defect: please report it with Envoy's log.",
         ),
     ];

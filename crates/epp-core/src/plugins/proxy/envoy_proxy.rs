@@ -12,7 +12,7 @@
 //! | `fallbackEndpoints` | 2 | next best endpoints named after the picks, as retry targets |
 //! | `readBody` | `auto` | whether bodies are read: `auto`, `always` or `never` |
 //! | `modelHeader` | `x-gateway-model-name` | the header that names the model where the body is not read (the Gateway API Inference Extension's body-based router sets it). A client can set it, too, and so choose by which model its own request is routed; it changes nothing of the request |
-//! | `rewriteHeader` | false | obey `x-llm-d-model-name-rewrite` (and its former name `x-gateway-model-name-rewrite`), which names another model to ask for than the body's. `false` removes both from every request: a client could otherwise get past what authorises or meters by the body's model. With `true`, whatever sets the header must remove the client's first |
+//! | `rewriteHeader` | false | accept `x-llm-d-model-name-rewrite` (and its former name `x-gateway-model-name-rewrite`), which names another model to ask for than the body's. `false` removes both from every request: a client could otherwise get past what authorises or meters by the body's model. With `true`, whatever sets the header must remove the client's first |
 //! | `decideAfterBytes` | 1048576 | what Envoy may hold of a request (its `per_connection_buffer_limit_bytes`): bodies up to this are held to their end where need be, longer ones and those of unknown length are decided with three quarters of it |
 //! | `bodyTimeout` | `5s` | decide with what is known when a held request sends nothing for this long, or falls this far behind 1 KiB a second |
 //! | `maxHeld` | 1024 | requests that one worker holds at a time; of more, those that have sent least for their time are decided with what is known |

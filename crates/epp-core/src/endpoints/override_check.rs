@@ -23,7 +23,7 @@ const INTERVALS: u32 = 3;
 
 /// What the first attempts of a period show, and of those before it.
 #[derive(Debug, Default)]
-pub struct Obedience {
+pub struct OverrideCheck {
     /// When the period began; `None` before its first attempt.
     begun: Option<Instant>,
     attempts: u32,
@@ -39,7 +39,7 @@ pub struct Obedience {
     ignored: bool,
 }
 
-impl Obedience {
+impl OverrideCheck {
     /// Returns whether the proxy ignores the header.
     pub fn is_ignored(&self) -> bool {
         self.ignored
@@ -79,14 +79,14 @@ mod tests {
 
     /// Plays periods of 4 s with 100 attempts each, of which so many go elsewhere, naming so many endpoints in turn.
     fn verdicts(periods: &[(u32, u32)]) -> Vec<bool> {
-        let (mut obedience, mut now) = (Obedience::default(), Instant::default());
+        let (mut override_check, mut now) = (OverrideCheck::default(), Instant::default());
         let period = |(elsewhere, named): &(u32, u32)| {
             for number in 0..100 {
-                obedience.record(Slot(number % named), number < *elsewhere, now);
+                override_check.record(Slot(number % named), number < *elsewhere, now);
                 now = now.after(Duration::from_millis(40));
-                obedience.end_period(INTERVAL, now);
+                override_check.end_period(INTERVAL, now);
             }
-            obedience.is_ignored()
+            override_check.is_ignored()
         };
         periods.iter().map(period).collect()
     }
@@ -107,15 +107,15 @@ mod tests {
 
     #[test]
     fn few_attempts_decide_nothing_however_long_they_take() {
-        let (mut obedience, mut now) = (Obedience::default(), Instant::default());
+        let (mut override_check, mut now) = (OverrideCheck::default(), Instant::default());
         for number in 0..MIN_ATTEMPTS * 2 - 1 {
-            obedience.record(Slot(number % 2), true, now);
+            override_check.record(Slot(number % 2), true, now);
             now = now.after(Duration::from_secs(3600));
-            obedience.end_period(INTERVAL, now);
-            assert!(!obedience.is_ignored());
+            override_check.end_period(INTERVAL, now);
+            assert!(!override_check.is_ignored());
         }
-        obedience.record(Slot(0), true, now);
-        obedience.end_period(INTERVAL, now.after(Duration::from_secs(10)));
-        assert!(obedience.is_ignored());
+        override_check.record(Slot(0), true, now);
+        override_check.end_period(INTERVAL, now.after(Duration::from_secs(10)));
+        assert!(override_check.is_ignored());
     }
 }
