@@ -35,7 +35,7 @@
 //! assert_eq!(kind, MetricKind::Counter);
 //! assert_eq!(
 //!     name,
-//!     "llm_d_epp_datalayer_poll_errors_total;pool=pool;endpoint_name=10.0.0.1:80;reason=refused"
+//!     "llm_d_epp_datalayer_poll_errors_total;pool=pool;endpoint_name=10.0.0.1:80;reason=unreachable"
 //! );
 //! assert_eq!(registry.poll(), Some(MetricUpdate::Add { id, by: 1 }));
 //! assert_eq!(registry.poll(), None);
