@@ -68,6 +68,7 @@ pub mod body;
 pub mod config;
 pub mod endpoints;
 pub mod findings;
+pub mod flow;
 pub mod metrics;
 pub mod picker;
 pub mod plugins;

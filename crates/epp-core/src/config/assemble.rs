@@ -230,6 +230,7 @@ impl Assembly<'_> {
             dialect: self.dialect,
             needs,
             scheduler,
+            flow: None,
             gate,
             names_helpers,
             producers: self.built.producers,

@@ -7,6 +7,7 @@ use xxhash_rust::xxh64::xxh64;
 
 use crate::config::settings::{EarlyRelease, FailureMode, PickerSettings, ReadBody};
 use crate::config::value::Node;
+use crate::flow::FlowControl;
 use crate::plugins::producer::inflight_load::InflightLoad;
 use crate::plugins::proxy::envoy_proxy::EnvoySettings;
 use crate::plugins::rewrite::model_rewrite::ModelRewrite;
@@ -59,6 +60,8 @@ pub struct Plan {
     pub needs: Needs,
     /// The profiles, ready to run.
     pub scheduler: Scheduler,
+    /// Flow control, if its feature gate is on.
+    pub flow: Option<FlowControl>,
     /// Refuses requests that are to be served from the cache.
     pub gate: Option<Gate>,
     /// Whether the endpoints that do parts of a request for its primary one are named to that.

@@ -13,6 +13,7 @@ use super::session::SessionId;
 use super::source::core_metrics_extractor::CoreMetricsExtractor;
 use super::source::metrics_data_source::MetricsDataSource;
 use super::topology::Topology;
+use crate::flow::{Fairness, Ordering, SaturationDetector, UsageLimit};
 use crate::scheduling::{
     Decider, Filter, Gate, Hook, PickerPlugin, ProducerId, ProfileHandler, Scorer,
 };
@@ -76,6 +77,14 @@ pub enum Capability {
     Topology,
     /// Reads bodies of some API.
     Parser,
+    /// Measures how full a pool is.
+    SaturationDetector,
+    /// Says which request of a flow goes first.
+    Ordering,
+    /// Says which flow of a band is next.
+    Fairness,
+    /// Says at which saturation each band stops.
+    UsageLimit,
     /// Selects the name under which a model is requested.
     Rewrite,
     /// Has settings of the proxy itself.
@@ -101,6 +110,10 @@ impl Capability {
             Self::MetricsExtractor => "metrics extractor",
             Self::Topology => "topology extractor",
             Self::Parser => "parser",
+            Self::SaturationDetector => "saturation detector",
+            Self::Ordering => "ordering policy",
+            Self::Fairness => "fairness policy",
+            Self::UsageLimit => "usage limit policy",
             Self::Rewrite => "model-rewrite",
             Self::Proxy => "envoy-proxy",
         }
@@ -156,6 +169,14 @@ pub struct Capabilities {
     /// Whether it reads bodies of some API. All parsers are always on, so that there is nothing to
     /// hold.
     pub parser: bool,
+    /// Measures how full a pool is.
+    pub saturation_detector: Option<Arc<dyn SaturationDetector>>,
+    /// Which request of a flow goes first.
+    pub ordering: Option<Ordering>,
+    /// Which flow of a band is next.
+    pub fairness: Option<Fairness>,
+    /// At which saturation each band stops.
+    pub usage_limit: Option<UsageLimit>,
     /// The name under which a model is requested.
     pub rewrite: Option<ModelRewrite>,
     /// Settings of the proxy itself.
@@ -237,6 +258,10 @@ impl Capabilities {
             Capability::MetricsExtractor => self.metrics_extractor.is_some(),
             Capability::Topology => self.topology.is_some(),
             Capability::Parser => self.parser,
+            Capability::SaturationDetector => self.saturation_detector.is_some(),
+            Capability::Ordering => self.ordering.is_some(),
+            Capability::Fairness => self.fairness.is_some(),
+            Capability::UsageLimit => self.usage_limit.is_some(),
             Capability::Rewrite => self.rewrite.is_some(),
             Capability::Proxy => self.proxy.is_some(),
         }

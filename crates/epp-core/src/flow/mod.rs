@@ -1,0 +1,15 @@
+//! Flow control: requests that could be sent wait here while the pool is full.
+//!
+//! A request waits in the band of its priority, in the flow of its fairness id. [`Queues::dispatch`] says which request
+//! goes next at a saturation of the pool. A queued request costs a record; its body stays with the host.
+//!
+//! The settings ([`FlowControl`]) are a part of the plan, and so is what measures how full a pool is
+//! ([`SaturationDetector`]). Nothing here knows a clock, a host, or the endpoints.
+
+mod detector;
+mod queues;
+mod settings;
+
+pub use detector::{Partition, SaturationDetector};
+pub use queues::{Arrival, BandStatus, Departure, Full, Queues};
+pub use settings::{BandSpec, Fairness, FlowControl, Ordering, ProgramAware, UsageLimit};

@@ -1,0 +1,103 @@
+//! The settings of flow control.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::SaturationDetector;
+
+/// Flow control of a plan.
+#[derive(Debug, Clone)]
+pub struct FlowControl {
+    /// The requests that may wait in all bands together; `None`: no limit.
+    pub max_requests: Option<u64>,
+    /// The bytes of their bodies; `None`: no limit.
+    pub max_bytes: Option<u64>,
+    /// How long a request waits at most; `None`: no limit.
+    pub ttl: Option<Duration>,
+    /// How long a request waits at most while the pool has no endpoints; `None`: no limit.
+    pub empty_pool_ttl: Option<Duration>,
+    /// The bands that are always there, the highest priority first.
+    pub bands: Vec<BandSpec>,
+    /// The template for bands of other priorities.
+    pub default_band: BandSpec,
+    /// The template for bands of other priorities below 0.
+    pub negative_band: BandSpec,
+    /// At which saturation each band stops.
+    pub usage_limit: UsageLimit,
+    /// Measures how full the pool is.
+    pub detector: Arc<dyn SaturationDetector>,
+    /// Whether sheddable requests in flight are evicted for queued ones of a higher priority.
+    pub eviction: bool,
+}
+
+/// The settings of a priority band.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BandSpec {
+    /// Its priority.
+    pub priority: i32,
+    /// The requests that may wait in it; `None`: no limit.
+    pub max_requests: Option<u64>,
+    /// The bytes of their bodies; `None`: no limit.
+    pub max_bytes: Option<u64>,
+    /// How long a request waits at most in this band, in place of the limit for all bands; `Some(None)`: no limit.
+    pub ttl: Option<Option<Duration>>,
+    /// Which request of a flow goes first.
+    pub ordering: Ordering,
+    /// Which flow is next.
+    pub fairness: Fairness,
+}
+
+/// Which request of a flow goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Ordering {
+    /// The one that came first.
+    #[default]
+    Fcfs,
+    /// The one whose time to wait ends first.
+    Edf,
+    /// The one whose first token is due first.
+    SloDeadline,
+}
+
+/// Which flow of a band is next.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub enum Fairness {
+    /// The one with the request that goes first by the band's ordering.
+    #[default]
+    GlobalStrict,
+    /// Each in turn.
+    RoundRobin,
+    /// The one that has got least.
+    ProgramAware(ProgramAware),
+}
+
+/// The parameters of [`Fairness::ProgramAware`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ProgramAware {
+    /// The weight of what a flow has got.
+    pub service_weight: f64,
+    /// The weight of how long its first request has waited.
+    pub wait_weight: f64,
+    /// After this time, what a flow got counts half; `None`: it counts whole.
+    pub half_life: Option<Duration>,
+    /// What an idle flow got is forgotten after this time; `None`: never.
+    pub idle: Option<Duration>,
+}
+
+/// The saturation at which each band stops, its ceiling.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum UsageLimit {
+    /// The same for all bands.
+    Static(f64),
+    /// Less for lower priorities.
+    Holdback {
+        /// The ceiling of the lowest band.
+        min: f64,
+        /// The ceiling of the highest band.
+        max: f64,
+        /// Whether ceilings between are proportional to the priorities, rather than evenly spaced.
+        by_value: bool,
+    },
+    /// Lower bands yield as the saturation rises, and get fewer turns from there.
+    SoftReflective,
+}
