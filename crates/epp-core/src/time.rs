@@ -93,6 +93,11 @@ impl Instant {
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.nanos.saturating_sub(earlier.nanos))
     }
+
+    /// Returns a number that grows with time, by one each nanosecond.
+    pub const fn as_nanos(self) -> u64 {
+        self.nanos
+    }
 }
 
 /// Returns a duration in nanoseconds, at most those of 584 years. `Duration::as_nanos` has 128 bits, which wasm

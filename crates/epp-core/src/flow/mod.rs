@@ -6,10 +6,19 @@
 //! The settings ([`FlowControl`]) are a part of the plan, and so is what measures how full a pool is
 //! ([`SaturationDetector`]). Nothing here knows a clock, a host, or the endpoints.
 
+mod band;
+mod ceilings;
 mod detector;
+mod eviction;
+#[cfg(test)]
+mod fixture;
+mod flows;
+mod line;
 mod queues;
 mod settings;
+mod table;
 
 pub use detector::{Partition, SaturationDetector};
-pub use queues::{Arrival, BandStatus, Departure, Full, Queues};
-pub use settings::{BandSpec, Fairness, FlowControl, Ordering, ProgramAware, UsageLimit};
+pub use eviction::Evictions;
+pub use queues::{Arrival, BandStatus, Blocked, Departure, Full, Queues};
+pub use settings::{BandSpec, Fairness, FlowControl, Ordering, ProgramAware, Strategy, UsageLimit};

@@ -2,9 +2,28 @@
 
 use std::time::Duration;
 
-use super::FlowControl;
+use super::band::{fits, Band};
+use super::ceilings::Turns;
+use super::flows::UNNAMED;
+use super::line::{Line, Turn};
+use super::table::{Table, Waiting};
+use super::{BandSpec, FlowControl, UsageLimit};
+use crate::prefix::key::Key;
 use crate::time::Instant;
 use crate::ExchangeId;
+
+/// Bands of one picker. Requests of further priorities wait in that of priority 0. Priorities are the document's, so
+/// that only a document with so many reaches it.
+pub const MAX_BANDS: usize = 256;
+
+/// Fairness ids that metrics name.
+const MAX_LABELS: usize = 100;
+
+/// What metrics call all other flows.
+const OTHER: &str = "other";
+
+/// Idle flows and bands are looked for this often.
+const SWEEP: Duration = Duration::from_secs(60);
 
 /// A request that is to be queued.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +58,7 @@ pub enum Full {
 pub struct Departure {
     /// The exchange.
     pub id: ExchangeId,
-    /// Its priority.
+    /// Its band.
     pub priority: i32,
     /// How long it waited.
     pub waited: Duration,
@@ -60,38 +79,55 @@ pub struct BandStatus {
     pub bytes: u64,
     /// Since when the first of them has waited.
     pub oldest: Option<Instant>,
-    /// The saturation at which it stops, when a dispatch was last tried.
+    /// The saturation at which it stops, as of the last attempt to dispatch.
+    pub ceiling: f64,
+}
+
+/// A band whose requests have to wait.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Blocked {
+    /// Its priority.
+    pub priority: i32,
+    /// The saturation at which it stops.
     pub ceiling: f64,
 }
 
 /// The requests that wait in one picker.
+///
+/// Which goes next is decided at each dispatch: bands by strict priority, of a band's flows one by its fairness
+/// policy, of a flow's requests the first by its ordering policy. Queueing, dispatching and removing a request take time
+/// proportional to the logarithm of how many wait, and to the number of bands; with program-aware fairness also to the
+/// number of flows with requests that wait, which is bounded.
 #[derive(Debug, Default)]
 pub struct Queues {
-    waiting: Vec<Waiting>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    id: ExchangeId,
-    priority: i32,
+    table: Table,
+    /// The highest priority first.
+    bands: Vec<Band>,
     bytes: u64,
-    since: Instant,
-    until: Option<Instant>,
-}
-
-impl Waiting {
-    fn depart(&self, now: Instant) -> Departure {
-        Departure {
-            id: self.id,
-            priority: self.priority,
-            waited: now.since(self.since),
-            bytes: self.bytes,
-            label: 0,
-        }
-    }
+    /// Requests by when they have waited as long as they may, at least.
+    deadlines: Line,
+    turn: Turn,
+    turns: Turns,
+    /// Whether the pool has no endpoints, and since when that is so or not.
+    empty_pool: bool,
+    empty_since: Instant,
+    usage_limit: Option<UsageLimit>,
+    saturation: f64,
+    /// The fairness ids that metrics name.
+    labels: Vec<Box<str>>,
+    swept: Instant,
+    key: Key,
 }
 
 impl Queues {
+    /// Returns empty queues. The key hashes fairness ids that are long or many.
+    pub fn new(key: Key) -> Self {
+        Self {
+            key,
+            ..Self::default()
+        }
+    }
+
     /// Queues a request.
     pub fn enqueue(
         &mut self,
@@ -99,120 +135,316 @@ impl Queues {
         arrival: &Arrival<'_>,
         now: Instant,
     ) -> Result<(), Full> {
-        let most = control.max_requests.unwrap_or(u64::MAX);
-        if self.waiting.len() as u64 >= most {
+        if self.usage_limit.is_none() {
+            self.reinstall(control);
+        }
+        // A host that reuses a number too early loses count of the earlier request, and of nothing else.
+        self.remove(arrival.id, now);
+        let waiting = self.table.len() as u64;
+        if !fits(waiting, 1, control.max_requests)
+            || !fits(self.bytes, arrival.bytes, control.max_bytes)
+        {
             return Err(Full::Pool);
         }
-        let ttl = match (control.ttl, arrival.ttl) {
-            (Some(ttl), Some(own)) => Some(ttl.min(own)),
-            (ttl, own) => ttl.or(own),
-        };
-        self.waiting.push(Waiting {
-            id: arrival.id,
-            priority: arrival.priority,
+        let is_known = self.bands.len() < MAX_BANDS || self.find(arrival.priority).is_ok();
+        let priority = if is_known { arrival.priority } else { 0 };
+        let place = self.find_or_add(control, priority, now);
+        let band = self.bands.get_mut(place).ok_or(Full::Band)?;
+        if !band.has_room(arrival.bytes) {
+            return Err(Full::Band);
+        }
+        let limit = band.spec.ttl.unwrap_or(control.ttl);
+        let own = arrival.ttl.filter(|ttl| !ttl.is_zero());
+        self.turn = self.turn.wrapping_add(1);
+        let request = Waiting {
+            turn: self.turn,
+            priority: band.spec.priority,
+            flow: band.flows.find_or_add(arrival.fairness_id, &self.key, now),
             bytes: arrival.bytes,
             since: now,
-            until: ttl.map(|ttl| now.after(ttl)),
-        });
+            received: arrival.received,
+            ttl: limit.map_or(own, |limit| Some(own.map_or(limit, |own| own.min(limit)))),
+            slo_ttft: arrival.slo_ttft,
+        };
+        self.push(place, arrival.id, request);
         Ok(())
+    }
+
+    fn push(&mut self, band: usize, id: ExchangeId, request: Waiting) {
+        if let Some(band) = self.bands.get_mut(band) {
+            band.push(id, &request);
+            self.bytes = self.bytes.saturating_add(request.bytes);
+            if let Some(ttl) = request.ttl {
+                let due = request.since.after(ttl).as_nanos();
+                self.deadlines.push(due, request.turn, id);
+            }
+            self.table.insert(id, request);
+        }
+    }
+
+    /// Returns the position of the band of a priority, which is there from then on.
+    fn find_or_add(&mut self, control: &FlowControl, priority: i32, now: Instant) -> usize {
+        let found = self.find(priority);
+        let (Ok(at) | Err(at)) = found;
+        if found.is_err() {
+            let template = match priority < 0 {
+                true => control.negative_band,
+                false => control.default_band,
+            };
+            let spec = BandSpec {
+                priority,
+                ..template
+            };
+            self.bands.insert(at, Band::new(spec, false, now));
+        }
+        at
+    }
+
+    fn find(&self, priority: i32) -> Result<usize, usize> {
+        self.bands
+            .binary_search_by(|band| priority.cmp(&band.spec.priority))
     }
 
     /// Removes and returns the request that goes next at this saturation; `None` where the gate is shut for the
     /// highest band in which a request waits, where that is below `floor`, and where nothing waits.
     pub fn dispatch(
         &mut self,
-        _control: &FlowControl,
+        control: &FlowControl,
         saturation: f64,
         floor: Option<i32>,
         now: Instant,
     ) -> Option<Departure> {
         let highest = self.highest_waiting()?;
-        if saturation >= 1.0 || floor.is_some_and(|floor| highest < floor) {
+        self.saturation = saturation;
+        let turn = match control.usage_limit {
+            UsageLimit::SoftReflective => self.turns.attempt(saturation, now),
+            UsageLimit::Static(_) | UsageLimit::Holdback { .. } => false,
+        };
+        let is_open = saturation < self.ceiling(control.usage_limit, highest) || turn;
+        if !is_open || floor.is_some_and(|floor| highest < floor) {
             return None;
         }
-        let place = self
-            .waiting
-            .iter()
-            .position(|one| one.priority == highest)?;
-        Some(self.waiting.remove(place).depart(now))
+        self.release(now)
+    }
+
+    /// Returns the saturation at which the band of a priority stops. It never falls with the priority.
+    fn ceiling(&self, limit: UsageLimit, priority: i32) -> f64 {
+        let (Ok(rank) | Err(rank)) = self.find(priority);
+        let highest = self.bands.first().map_or(0, |band| band.spec.priority);
+        let lowest = self.bands.last().map_or(0, |band| band.spec.priority);
+        let bands = self.bands.len();
+        limit.ceiling(self.saturation, (priority, rank), bands, (highest, lowest))
     }
 
     /// Removes and returns the request that goes next, however full the pool is; `None` where nothing waits.
     pub fn release(&mut self, now: Instant) -> Option<Departure> {
-        let first = self.waiting.first()?.id;
-        self.remove(first, now)
+        let mut bands = self.bands.iter_mut();
+        let band = bands.find(|band| band.requests > 0)?;
+        let id = band.next(&self.table, now)?;
+        self.take(id, true, now)
     }
 
     /// Removes a request, wherever it waits.
     pub fn remove(&mut self, id: ExchangeId, now: Instant) -> Option<Departure> {
-        let place = self.waiting.iter().position(|one| one.id == id)?;
-        Some(self.waiting.remove(place).depart(now))
+        self.take(id, false, now)
     }
 
-    /// Removes and returns a request that has waited as long as it may; `None` where there is none.
+    fn take(&mut self, id: ExchangeId, dispatched: bool, now: Instant) -> Option<Departure> {
+        let request = self.table.remove(id)?;
+        self.bytes = self.bytes.saturating_sub(request.bytes);
+        self.deadlines.sweep(self.table.len(), &self.table);
+        let place = self.find(request.priority).ok()?;
+        let band = self.bands.get_mut(place)?;
+        let mut label = band.remove(&request, dispatched, &self.table, now);
+        if label == UNNAMED && dispatched {
+            label = self.name_flow(place, request.flow);
+        }
+        Some(Departure {
+            id,
+            priority: request.priority,
+            waited: now.since(request.since),
+            bytes: request.bytes,
+            label,
+        })
+    }
+
+    /// Gives a flow its name in metrics, while there are any left.
+    fn name_flow(&mut self, band: usize, flow: u32) -> u8 {
+        let band = self.bands.get_mut(band);
+        let Some(flow) = band.and_then(|band| band.flows.get_mut(flow)) else {
+            return UNNAMED;
+        };
+        // Flows of a hash have no name.
+        if !flow.id.starts_with('\0') {
+            let known = self.labels.iter().position(|known| *known == flow.id);
+            let label = known.unwrap_or(self.labels.len());
+            if label < MAX_LABELS {
+                flow.label = label as u8;
+            }
+            if known.is_none() && label < MAX_LABELS {
+                self.labels.push(flow.id.clone());
+            }
+        }
+        flow.label
+    }
+
+    /// Returns the name under which metrics count a flow: its fairness id, or `other`.
+    pub fn label(&self, label: u8) -> &str {
+        let named = self.labels.get(usize::from(label));
+        named.map_or(OTHER, |name| name)
+    }
+
+    /// Removes and returns a request that has waited as long as it may; `None` where there is none. Each time that the
+    /// pool loses its last endpoint or gets its first one, the time begins again.
     pub fn expired(
         &mut self,
-        _control: &FlowControl,
-        _pool_is_empty: bool,
+        control: &FlowControl,
+        pool_is_empty: bool,
         now: Instant,
     ) -> Option<Departure> {
-        let due = |one: &&Waiting| one.until.is_some_and(|until| until <= now);
-        let id = self.waiting.iter().find(due)?.id;
-        self.remove(id, now)
+        if std::mem::replace(&mut self.empty_pool, pool_is_empty) != pool_is_empty {
+            self.empty_since = now;
+        }
+        let id = match pool_is_empty {
+            true => self.expired_without_pool(control.empty_pool_ttl?, now),
+            false => self.expired_in_queue(now),
+        };
+        self.take(id?, false, now)
+    }
+
+    fn expired_without_pool(&mut self, ttl: Duration, now: Instant) -> Option<ExchangeId> {
+        if now.since(self.empty_since) < ttl {
+            return None;
+        }
+        self.bands.iter_mut().find_map(|band| {
+            let first = band.first(&self.table)?;
+            let waited = now.since(self.table.get(first)?.since);
+            (waited >= ttl).then_some(first)
+        })
+    }
+
+    fn expired_in_queue(&mut self, now: Instant) -> Option<ExchangeId> {
+        while let Some((due, id)) = self.deadlines.first(&self.table) {
+            if due > now.as_nanos() {
+                return None;
+            }
+            let request = self.table.get(id)?;
+            let begin = request.since.max(self.empty_since);
+            let due = begin.after(request.ttl?);
+            if due <= now {
+                return Some(id);
+            }
+            self.deadlines.postpone(due.as_nanos());
+        }
+        None
     }
 
     /// Returns whether a request waits.
     pub fn contains(&self, id: ExchangeId) -> bool {
-        self.waiting.iter().any(|one| one.id == id)
+        self.table.get(id).is_some()
     }
 
     /// Returns how many requests wait.
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.table.len()
     }
 
     /// Returns whether none waits.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
+        self.table.len() == 0
     }
 
     /// Returns the highest priority of those that wait.
     pub fn highest_waiting(&self) -> Option<i32> {
-        self.waiting.iter().map(|one| one.priority).max()
+        let mut bands = self.bands.iter();
+        let band = bands.find(|band| band.requests > 0)?;
+        Some(band.spec.priority)
+    }
+
+    /// Returns the highest band whose requests have to wait at the saturation of the last attempt to dispatch.
+    pub fn blocked(&self, control: &FlowControl) -> Option<Blocked> {
+        let mut waiting = self.bands.iter().filter(|band| band.requests > 0);
+        waiting.find_map(|band| {
+            let priority = band.spec.priority;
+            let ceiling = self.ceiling(control.usage_limit, priority);
+            (self.saturation >= ceiling).then_some(Blocked { priority, ceiling })
+        })
     }
 
     /// Returns what waits in each band, the highest first, the empty ones included.
     pub fn bands(&self) -> impl Iterator<Item = BandStatus> + '_ {
-        self.highest_waiting()
-            .into_iter()
-            .map(|priority| BandStatus {
+        self.bands.iter().map(|band| {
+            let priority = band.spec.priority;
+            let limit = self.usage_limit;
+            BandStatus {
                 priority,
-                requests: self.waiting.len() as u64,
-                bytes: self.waiting.iter().map(|one| one.bytes).sum(),
-                oldest: self.waiting.first().map(|one| one.since),
-                ceiling: 1.0,
-            })
+                requests: band.requests as u64,
+                bytes: band.bytes,
+                oldest: band.oldest().and_then(|id| Some(self.table.get(id)?.since)),
+                ceiling: limit.map_or(1.0, |limit| self.ceiling(limit, priority)),
+            }
+        })
     }
 
-    /// Returns the name under which metrics count a flow: its fairness id, or `other`.
-    pub fn label(&self, _label: u8) -> &str {
-        "other"
+    /// Installs the settings of another plan. What waits goes on waiting since when it did, for as long as it may
+    /// have, even beyond capacity.
+    pub fn reinstall(&mut self, control: &FlowControl) {
+        self.usage_limit = Some(control.usage_limit);
+        let old = std::mem::take(&mut self.bands);
+        let fixed = control.bands.iter();
+        let fixed = fixed.map(|spec| Band::new(*spec, true, Instant::default()));
+        self.bands = fixed.collect();
+        for mut band in old {
+            let priority = band.spec.priority;
+            if band.requests == 0 && self.find(priority).is_err() {
+                continue;
+            }
+            let place = self.find_or_add(control, priority, Instant::default());
+            if let Some(new) = self.bands.get_mut(place) {
+                band.reinstall(new.spec, new.fixed);
+                *new = band;
+            }
+        }
+        self.deadlines.clear();
+        self.bytes = 0;
+        let waiting = std::mem::take(&mut self.table);
+        let mut waiting: Vec<(ExchangeId, Waiting)> =
+            waiting.iter().map(|(id, request)| (id, *request)).collect();
+        waiting.sort_unstable_by_key(|(_, request)| (request.since, request.turn));
+        for (id, request) in waiting {
+            let place = self.find_or_add(control, request.priority, Instant::default());
+            self.push(place, id, request);
+        }
     }
-
-    /// Installs the settings of another plan. What waits goes on waiting since when it did, even beyond capacity.
-    pub fn reinstall(&mut self, _control: &FlowControl) {}
 
     /// Counts tokens that a flow got, for program-aware fairness.
     pub fn served(
         &mut self,
-        _priority: i32,
-        _fairness_id: &str,
-        _input: u64,
-        _output: u64,
-        _now: Instant,
+        priority: i32,
+        fairness_id: &str,
+        input: u64,
+        output: u64,
+        now: Instant,
     ) {
+        let band = self.find(priority).ok();
+        if let Some(band) = band.and_then(|place| self.bands.get_mut(place)) {
+            band.served(fairness_id, &self.key, (input, output), now);
+        }
     }
 
     /// Forgets flows and bands that have been idle for long. Call it from ticks.
-    pub fn sweep(&mut self, _now: Instant) {}
+    pub fn sweep(&mut self, now: Instant) {
+        if now.since(self.swept) >= SWEEP {
+            self.swept = now;
+            self.bands.retain_mut(|band| band.sweep(now));
+        }
+    }
 }
+
+#[cfg(test)]
+mod order_tests;
+#[cfg(test)]
+#[path = "queues_tests.rs"]
+mod tests;
+#[cfg(test)]
+mod worst_tests;

@@ -28,6 +28,8 @@ pub struct FlowControl {
     pub detector: Arc<dyn SaturationDetector>,
     /// Whether sheddable requests in flight are evicted for queued ones of a higher priority.
     pub eviction: bool,
+    /// How long it takes until the detector sees that an evicted request has ended.
+    pub eviction_grace: Duration,
 }
 
 /// The settings of a priority band.
@@ -74,14 +76,31 @@ pub enum Fairness {
 /// The parameters of [`Fairness::ProgramAware`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ProgramAware {
-    /// The weight of what a flow has got.
-    pub service_weight: f64,
-    /// The weight of how long its first request has waited.
-    pub wait_weight: f64,
-    /// After this time, what a flow got counts half; `None`: it counts whole.
-    pub half_life: Option<Duration>,
-    /// What an idle flow got is forgotten after this time; `None`: never.
+    /// Which flow goes first.
+    pub strategy: Strategy,
+    /// A flow is forgotten when it has been idle for so long; `None`: never.
     pub idle: Option<Duration>,
+}
+
+/// Which flow goes first by [`Fairness::ProgramAware`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Strategy {
+    /// The one with the least attained service.
+    Las {
+        /// The weight of the tokens that a flow got.
+        service_weight: f64,
+        /// The weight of how long its first request has waited.
+        wait_weight: f64,
+        /// After this time, a token counts half; `None`: it always counts whole.
+        half_life: Option<Duration>,
+    },
+    /// The one from which most requests were dispatched.
+    TurnPriority {
+        /// What a second counts for which its first request has waited, where a request that was dispatched counts 1.
+        time_weight: f64,
+        /// A flow that was inactive for longer begins again; `None`: never.
+        inactivity: Option<Duration>,
+    },
 }
 
 /// The saturation at which each band stops, its ceiling.

@@ -30,7 +30,7 @@ mod gauges;
 mod head;
 mod history;
 mod hold;
-mod ids;
+pub(crate) mod ids;
 mod learnt;
 mod left_alone;
 mod load;
