@@ -1,9 +1,10 @@
 //! Names that clients invent do not fill Envoy with statistics.
 
+use envoy_harness::statistics::samples;
 use fake_model_server::{Faults, Settings, Sim};
 use serde_json::json;
 
-use crate::client::{agent, send_by};
+use crate::client::{agent, send, send_by};
 use crate::proxy::{Proxy, Setup};
 use crate::scorer;
 use crate::ticks::wait_for_statistics;
@@ -104,4 +105,48 @@ fn names_that_servers_take_are_bounded() {
     let models: std::collections::BTreeSet<&str> = models.collect();
     assert!(models.contains("demo") && models.contains("other"));
     assert!(models.len() <= 66, "{models:?}");
+}
+
+/// Clusters of Envoy, more than a worker counts apart.
+const CLUSTERS: usize = 12;
+
+#[test]
+fn clusters_that_clients_name_are_bounded() {
+    let sim = Sim::start(1, &Settings::default()).unwrap();
+    let mut setup = Setup::new(&sim.addresses(), &scorer("queue-scorer"));
+    setup.workers = 2;
+    // A route that has its clients say where it leads.
+    setup.route = json!({"cluster": null, "cluster_header": "x-cluster"});
+    let clusters = (0..CLUSTERS).map(|number| (format!("cluster-{number}"), sim.addresses()));
+    setup.others = clusters.collect();
+    let proxy = setup.launch();
+    let ask = |cluster: &str| {
+        let headers = [("x-cluster", cluster)];
+        send(proxy.port, "GET", "/v1/models", &headers, b"").map(|response| response.status)
+    };
+    proxy.wait_until("the pool responds", || {
+        ask("inference-pool").is_ok_and(|status| status == 200)
+    });
+    for number in 0..200 {
+        assert_eq!(ask(&format!("invented-{number}")).unwrap(), 503);
+        assert_eq!(ask(&long(number)).unwrap(), 503);
+    }
+    let rounds = 10;
+    for _ in 0..rounds {
+        for number in 0..CLUSTERS {
+            assert_eq!(ask(&format!("cluster-{number}")).unwrap(), 200);
+        }
+    }
+    let counted = || proxy.counted("epp_wasm_left_alone_total");
+    proxy.wait_until("all are counted", || counted() >= rounds * CLUSTERS as u64);
+    // Those that Envoy does not have are no cluster's.
+    assert_eq!(counted(), rounds * CLUSTERS as u64);
+    let page = proxy.prometheus();
+    let series: Vec<_> = samples(&page, "epp_wasm_left_alone_total").collect();
+    assert!(
+        series
+            .iter()
+            .any(|(labels, _)| labels.contains("\"other\"")),
+        "{series:?}"
+    );
 }

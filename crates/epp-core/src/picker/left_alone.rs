@@ -7,7 +7,7 @@ use crate::metrics::definitions::LEFT_ALONE;
 use crate::metrics::labels::RouteCluster;
 use crate::metrics::CounterHandle;
 
-/// Clusters that are counted apart. A route may have the client name its cluster.
+/// Clusters that are counted apart. A route may have the client choose among those that the host has.
 const MAX_CLUSTERS: usize = 8;
 
 /// Bytes of a cluster's name that are kept.
