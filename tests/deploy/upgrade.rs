@@ -1,14 +1,22 @@
 //! docs/upgrading.md: another module and another configuration by ECDS, under traffic, and back.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
+use build_stamp::Placeholder;
+use envoy_harness::client::Response;
+use envoy_harness::statistics::samples;
 use envoy_harness::{path_of, wait_until};
 use serde_yaml::Value;
 
 use crate::bootstraps::{production, Running};
 use crate::stage::read;
+
+const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
+/// As long as the own one, in whose place it is written.
+const NEXT_VERSION: &str = "0.2.0";
 
 /// The file that Envoy watches.
 const FILTER: &str = "ecds/epp.yaml";
@@ -35,13 +43,45 @@ fn deploy(running: &Running, module: &str, change: impl Fn(&str) -> String) {
     running.stage.write(FILTER, &filter);
 }
 
-/// Writes the module under the name of another version, with a custom section, which changes only its hash.
+/// Writes the module as that of another version. Returns its path.
 fn next_version(running: &Running) -> String {
+    static STAMP: Placeholder = Placeholder::new(OWN_VERSION);
     let mut module = fs::read(path_of("EPP_WASM")).unwrap();
-    module.extend(b"\0\x05\x04next");
-    let file = running.stage.folder.path().join("epp_wasm-0.2.0.wasm");
+    // In a stamp, the version comes after a marker of one byte more than this.
+    let marker = b"\0epp-wasm-stamp";
+    let version = memchr::memmem::find(&module, marker).unwrap() + marker.len() + 1;
+    let version = &mut module[version..][..OWN_VERSION.len()];
+    assert_eq!(version, OWN_VERSION.as_bytes());
+    version.copy_from_slice(NEXT_VERSION.as_bytes());
+    STAMP.stamp(&mut module, "0123456789ab").unwrap();
+    let file = running.stage.folder.path();
+    let file = file.join(format!("epp_wasm-{NEXT_VERSION}.wasm"));
     fs::write(&file, module).unwrap();
     file.to_string_lossy().into_owned()
+}
+
+/// Returns the versions that the Envoy says it runs.
+fn versions(running: &Running) -> BTreeSet<String> {
+    let page = running.page();
+    let versions = samples(&page, "epp_wasm_build_info").map(|(labels, value)| {
+        assert_eq!(value, 1.0, "{labels}");
+        let (_, version) = labels.split_once("version=\"").unwrap();
+        version.split('"').next().unwrap().to_owned()
+    });
+    versions.collect()
+}
+
+/// Sends requests until `over`, and counts those that are served. Returns the other responses.
+fn keep_asking(running: &Running, over: &AtomicBool, served: &AtomicUsize) -> Vec<Response> {
+    let mut failed = Vec::new();
+    while !over.load(Ordering::Relaxed) {
+        let response = running.ask("*", "Once upon a time");
+        match response.status {
+            200 => drop(served.fetch_add(1, Ordering::Relaxed)),
+            _ => failed.push(response),
+        }
+    }
+    failed
 }
 
 #[test]
@@ -63,17 +103,7 @@ fn a_module_is_upgraded_and_rolled_back_under_traffic_without_a_failed_request()
         wait_until("they are decided", || picks() > picked + 20);
     };
     thread::scope(|scope| {
-        let traffic = scope.spawn(|| {
-            let mut failed = Vec::new();
-            while !over.load(Ordering::Relaxed) {
-                let response = running.ask("*", "Once upon a time");
-                match response.status {
-                    200 => drop(served.fetch_add(1, Ordering::Relaxed)),
-                    _ => failed.push(response),
-                }
-            }
-            failed
-        });
+        let traffic = scope.spawn(|| keep_asking(&running, &over, &served));
         let reloads = updates(&running, "config_reload");
         // Far more blocks than those of all other requests.
         let long = "A prompt of many blocks, which are known. ".repeat(300);
@@ -87,14 +117,20 @@ fn a_module_is_upgraded_and_rolled_back_under_traffic_without_a_failed_request()
         });
         more();
         wait_until("the index survives", is_known);
-        // A configuration that the module rejects changes nothing.
-        deploy(&running, &next, |document| {
+        // Dashboards and alerts count builds by these series.
+        let only = |version: &str| BTreeSet::from([version.to_owned()]);
+        wait_until("the former version is no longer exported", || {
+            versions(&running) == only(NEXT_VERSION)
+        });
+        // A configuration that the module rejects changes nothing, not even the version if the module is another one.
+        deploy(&running, &module, |document| {
             document.replace("queue-scorer", "queue-socrer")
         });
         wait_until("it is rejected", || {
             updates(&running, "update_rejected") == 1
         });
         more();
+        assert_eq!(versions(&running), only(NEXT_VERSION));
         deploy(&running, &module, |document| {
             document.replace("queue-socrer", "queue-scorer")
         });
@@ -102,6 +138,9 @@ fn a_module_is_upgraded_and_rolled_back_under_traffic_without_a_failed_request()
             updates(&running, "config_reload") > reloads + 1
         });
         more();
+        wait_until("the next version is no longer exported", || {
+            versions(&running) == only(OWN_VERSION)
+        });
         over.store(true, Ordering::Relaxed);
         let failed = traffic.join().unwrap();
         assert!(failed.is_empty(), "{failed:?}");
