@@ -231,7 +231,7 @@ fn what_is_misconfigured_is_told_with_its_names() {
 }
 
 fn alerts_fire(proxy: &Proxy) {
-    let [phase] = Phase::record([proxy], || {
+    let [phase] = Phase::record([proxy.admin], || {
         assert_eq!(complete(proxy.port, "m", "x").status, 200);
         assert_eq!(get(proxy.port, "/lost/x").unwrap().status, 503);
         assert_eq!(get(proxy.port, "/web/x").unwrap().status, 200);

@@ -55,6 +55,9 @@ const OF_SLOWNESS: &[Fired] = &[(
     &["inference-pool", "fine", "silent", "refusing", "aged"],
 )];
 
+/// Prometheus gets no page, or one on which the filter has nothing, while requests are served as before.
+const OF_MONITORING: &[Fired] = &[("EppNotMonitored", &[])];
+
 const BAD: &str =
     "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: queue-socrer\n";
 
@@ -63,7 +66,13 @@ const LONG: &str = "{type: envoy-proxy, parameters: {avoidFirst: 30s}},";
 
 #[test]
 fn every_alert_has_a_drill() {
-    let drills = [misconfigured::ALERTS, OF_POOLS, OF_ENVOYS, OF_SLOWNESS];
+    let drills = [
+        misconfigured::ALERTS,
+        OF_POOLS,
+        OF_ENVOYS,
+        OF_SLOWNESS,
+        OF_MONITORING,
+    ];
     let fired: BTreeSet<String> = drills
         .iter()
         .copied()
@@ -73,7 +82,7 @@ fn every_alert_has_a_drill() {
     assert_eq!(fired, replay::alerts());
 }
 
-/// A server between the filter and the admin interface that can be cut off.
+/// A server between the admin interface and both the filter and Prometheus, which can be cut off.
 struct Relay {
     address: SocketAddr,
     /// The port of the admin interface; 0 while it is cut off.
@@ -124,17 +133,16 @@ fn silence(sim: &Sim) {
     sim.pods().for_each(|pod| pod.set_faults(fault.clone()));
 }
 
-#[test]
-fn alerts_about_pools_fire_in_their_drills_and_never_before() {
-    let start = || Sim::start(2, &Settings::default()).unwrap();
-    let (fine, silent, mut refusing) = (start(), start(), start());
-    let relay = Relay::start();
+/// Starts an Envoy whose pools are well so far: a fine one, those that the faults of these servers are about, and one
+/// that reads its members through the relay.
+fn with_pools(sims: [&Sim; 3], relay: &Relay) -> Proxy {
+    let [fine, silent, refusing] = sims;
     let mut setup = Setup::new(&fine.addresses(), &cached());
     for (name, sim, discovery, plugins) in [
-        ("fine", &fine, "", ""),
-        ("silent", &silent, "", LONG),
-        ("refusing", &refusing, "", LONG),
-        ("aged", &fine, ", adminCluster: relay", ""),
+        ("fine", fine, "", ""),
+        ("silent", silent, "", LONG),
+        ("refusing", refusing, "", LONG),
+        ("aged", fine, ", adminCluster: relay", ""),
     ] {
         setup.configs.push(pool(name, discovery, plugins));
         setup.others.push((name.to_owned(), sim.addresses()));
@@ -146,6 +154,15 @@ fn alerts_about_pools_fire_in_their_drills_and_never_before() {
     proxy.wait_until("all pools have fresh metrics", || {
         proxy.counted("epp_wasm_endpoint_freshness") == 20
     });
+    proxy
+}
+
+#[test]
+fn alerts_about_pools_fire_in_their_drills_and_never_before() {
+    let start = || Sim::start(2, &Settings::default()).unwrap();
+    let (fine, silent, mut refusing) = (start(), start(), start());
+    let relay = Relay::start();
+    let proxy = with_pools([&fine, &silent, &refusing], &relay);
 
     let mut number = 0;
     let mut ask = |prompts: u32| {
@@ -157,7 +174,7 @@ fn alerts_about_pools_fire_in_their_drills_and_never_before() {
         }
     };
     ask(4);
-    let [before] = Phase::record([&proxy], || ask(4));
+    let [before] = Phase::record([relay.address.port()], || ask(4));
 
     silence(&silent);
     refusing.stop(1);
@@ -172,15 +189,20 @@ fn alerts_about_pools_fire_in_their_drills_and_never_before() {
             open(&proxy, name, finding) == Some(1)
         });
     }
-    let [during] = Phase::record([&proxy], || ask(u32::MAX));
+    let ports = [proxy.admin, relay.address.port()];
+    let [during, cut_off] = Phase::record(ports, || ask(u32::MAX));
     // Decisions take some 50 µs even where Envoy has a fraction of a core: no drill makes them slow.
     let slow = before.clone().with_slow_decisions();
+    let before = before.without_times();
+    let bare = before.clone().without_filter();
     for (phases, expected) in [
         (
-            [before, during].map(Phase::without_times).into(),
+            vec![before.clone(), during.without_times()],
             &[&[], OF_POOLS] as &[_],
         ),
         (vec![slow], &[OF_SLOWNESS]),
+        (vec![before.clone(), cut_off], &[&[], OF_MONITORING]),
+        (vec![before, bare], &[&[], OF_MONITORING]),
     ] {
         let recording = Recording {
             instance: "pools",
@@ -278,11 +300,12 @@ fn alerts_about_envoys_fire_in_their_drills_and_never_before() {
     second.filters_discovered = true;
     let [mut first, mut second] = [first, second].map(Setup::start);
     let ports = [first.port, second.port];
+    let admins = [first.admin, second.admin];
     let ask = || ports.map(|port| complete(port, "m", &prompt(1)).status);
-    let before = Phase::record([&first, &second], || assert_eq!(ask(), [200; 2]));
+    let before = Phase::record(admins, || assert_eq!(ask(), [200; 2]));
     first_faults(&mut first);
     second_faults(&mut second, &sims[1]);
-    let during = Phase::record([&first, &second], || {
+    let during = Phase::record(admins, || {
         let _ = ask();
     });
     // Those that it holds end.

@@ -3,7 +3,7 @@
 //! A phase of a drill lasts seconds and is recorded as two pages of `/stats/prometheus`, at its beginning and at its
 //! end. `promtool test rules` gets it as two hours of scrapes: counters, and the ages of what is no longer updated, go
 //! on as fast as they did between the pages; other gauges keep the value of the last one. Nothing of the rules is
-//! scaled.
+//! scaled. As Prometheus does, it adds the series `up`: whether there was a page.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use envoy_harness::Folder;
 use serde_json::{json, Value};
 
-use crate::proxy::Proxy;
+use crate::client::get;
 
 /// Seconds between two scrapes.
 const SCRAPE: usize = 15;
@@ -49,7 +49,7 @@ pub fn alerts() -> BTreeSet<String> {
         .collect()
 }
 
-/// A page, and when it was there.
+/// A page, and when it was there; empty where it could not be scraped.
 #[derive(Clone)]
 struct Page {
     at: Instant,
@@ -57,9 +57,11 @@ struct Page {
 }
 
 impl Page {
-    fn of(proxy: &Proxy) -> Self {
+    fn scrape(port: u16) -> Self {
+        let page = get(port, "/stats/prometheus").ok();
+        let page = page.filter(|page| page.status == 200);
+        let text = page.map_or_else(String::new, |page| page.body);
         // The filter's names in the templates, which these two metrics contain.
-        let text = proxy.prometheus();
         let text = text.replace("envoy_wasm_epp0_", "envoy_wasm_epp_");
         let text = text.replace("_http_filter_wasm0_", "_http_filter_epp_");
         let at = Instant::now();
@@ -100,14 +102,14 @@ pub struct Phase {
 }
 
 impl Phase {
-    /// Records a phase of several Envoys, with these requests all the while.
-    pub fn record<const N: usize>(proxies: [&Proxy; N], mut request: impl FnMut()) -> [Self; N] {
-        let first = proxies.map(Page::of);
+    /// Records a phase as it is seen at several ports, with these requests all the while.
+    pub fn record<const N: usize>(ports: [u16; N], mut request: impl FnMut()) -> [Self; N] {
+        let first = ports.map(Page::scrape);
         let begun = Instant::now();
         while begun.elapsed() < RECORDED {
             request();
         }
-        let mut last = proxies.map(Page::of).into_iter();
+        let mut last = ports.map(Page::scrape).into_iter();
         first.map(|first| Self {
             first,
             last: last.next().unwrap(),
@@ -140,6 +142,13 @@ impl Phase {
             };
             Some(format!("{before}le=\"{bound}\"{after}"))
         })
+    }
+
+    /// Returns the phase as an Envoy without the filter would export it.
+    pub fn without_filter(self) -> Self {
+        let begins = ["epp_wasm_", "llm_d_epp_"];
+        let phase = begins.into_iter();
+        phase.fold(self, |phase, begin| phase.with_lines(begin, |_| None))
     }
 
     /// Changes the lines that begin with this, or drops them.
@@ -182,6 +191,14 @@ impl Recording {
             all.extend(last.keys().cloned());
             pages.push((first, last, phase.seconds()));
         }
+        let instance = self.instance;
+        let labels = |series: &str| format!("{series}instance=\"{instance}\",job=\"envoy\"}}");
+        let scraped = self.phases.iter().map(|phase| {
+            let up = u8::from(!phase.last.text.is_empty());
+            format!("{up}x{}", SCRAPES - 1)
+        });
+        let scraped = scraped.collect::<Vec<_>>().join(" ");
+        let up = json!({"series": labels("up{"), "values": scraped});
         let series = all.iter().map(|series| {
             let name = series.split('{').next().unwrap();
             let is_counter = counters.contains(name);
@@ -213,10 +230,9 @@ impl Recording {
                 values
             });
             let values: Vec<String> = phases.collect();
-            let instance = self.instance;
-            json!({"series": format!("{series}instance=\"{instance}\",job=\"envoy\"}}"), "values": values.join(" ")})
+            json!({"series": labels(series), "values": values.join(" ")})
         });
-        series.collect()
+        series.chain([up]).collect()
     }
 }
 
