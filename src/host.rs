@@ -3,7 +3,7 @@
 use super::abi::{self, MetricKind, Status};
 use epp_core::findings::Level;
 use epp_core::metrics::definitions::{Counter, Gauge};
-use epp_core::metrics::labels::{Labels, NoLabels};
+use epp_core::metrics::labels::{Labels, NoPool};
 use epp_core::metrics::{self, MetricId, MetricUpdate};
 use epp_sync::Store;
 
@@ -66,7 +66,7 @@ impl Statistics {
 }
 
 /// Adds one to a counter that belongs to no picker.
-pub fn count(counter: Counter<NoLabels>) {
+pub fn count(counter: Counter<NoPool>) {
     if let Ok(number) = abi::define_metric(MetricKind::Counter, counter.name()) {
         let _: Result<(), Status> = abi::increment_metric(number, 1);
     }

@@ -76,7 +76,7 @@ impl Reference {
         if self.findings {
             text = findings_reference::table().rows;
         } else if self.metrics {
-            text = crate::metrics_reference::page();
+            text = crate::metrics_reference::page()?;
         } else if self.types.is_empty() {
             text.push_str(HEAD);
             for kind in plugins::KINDS {

@@ -14,6 +14,9 @@ pub trait Labels: Copy {
     /// Their names.
     const NAMES: &'static [&'static str];
 
+    /// Whether the metric is a pool's, so that the pool is a label, too.
+    const OF_POOL: bool = true;
+
     /// Returns their values, in the order of the names; `None` where a label is left out.
     fn values(&self) -> impl IntoIterator<Item = Option<&str>>;
 }
@@ -24,6 +27,19 @@ pub struct NoLabels;
 
 impl Labels for NoLabels {
     const NAMES: &'static [&'static str] = &[];
+
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
+        []
+    }
+}
+
+/// A metric that has no label: it is no pool's.
+#[derive(Debug, Clone, Copy)]
+pub struct NoPool;
+
+impl Labels for NoPool {
+    const NAMES: &'static [&'static str] = &[];
+    const OF_POOL: bool = false;
 
     fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
         []
@@ -147,6 +163,7 @@ pub struct Build<'a> {
 
 impl Labels for Build<'_> {
     const NAMES: &'static [&'static str] = &["version", "commit", "digest", "envoy", "tested"];
+    const OF_POOL: bool = false;
 
     fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
         let tested = if self.tested { "yes" } else { "no" };
