@@ -19,6 +19,7 @@ mod disaggregation;
 mod drills;
 mod dry_run;
 mod ejection;
+mod exported;
 mod failure;
 mod guard;
 mod headers_only;
