@@ -32,6 +32,24 @@ pub const ENCODE_HEADER: &str = "x-encoder-hosts-ports";
 pub const REWRITE_HEADERS: [&str; 2] =
     ["x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite"];
 
+/// Request headers that name the objective of a request, and so its priority; of two the first counts.
+pub const OBJECTIVE_HEADERS: [&str; 2] = [
+    "x-llm-d-inference-objective",
+    "x-gateway-inference-objective",
+];
+
+/// Request headers that name the flow of a request, among whose like it is treated fairly; of two the first counts.
+pub const FAIRNESS_ID_HEADERS: [&str; 2] = [
+    "x-llm-d-inference-fairness-id",
+    "x-gateway-inference-fairness-id",
+];
+
+/// Request headers that say how soon the first token is due, in milliseconds; of two the first counts.
+pub const SLO_TTFT_HEADERS: [&str; 2] = ["x-llm-d-slo-ttft-ms", "x-slo-ttft-ms"];
+
+/// The request header that says how long a request may be queued, such as `1.5s`.
+pub const TTL_HEADER: &str = "x-llm-d-inference-ttl";
+
 /// The response header that says why a request was dropped (llm-d-router).
 pub const DROPPED_REASON_HEADER: &str = "x-llm-d-request-dropped-reason";
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::flow::SaturationDetector;
 use crate::picker::Explanation;
 use crate::plugins::{build_default, Dialect};
 use crate::prefix::key::Secret;
@@ -30,12 +31,11 @@ pub fn handler(name: &str) -> Arc<dyn ProfileHandler> {
     build_default(name, Dialect::GieV1).profile_handler.unwrap()
 }
 
+const HEAD: &str = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n";
+
 /// A document of one plugin with these parameters.
 fn document(kind: &str, parameters: &str) -> String {
-    format!(
-        "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: {kind}\n  \
-         parameters: {parameters}\n"
-    )
+    format!("{HEAD}plugins:\n- type: {kind}\n  parameters: {parameters}\n")
 }
 
 /// The endpoints `p0`, `p1`… with these labels that a filter keeps, by number.
@@ -64,11 +64,27 @@ pub fn kept(kind: &str, parameters: &str, pool: &Pool) -> Vec<u32> {
 
 /// The one error that a plugin with these parameters is refused with.
 pub fn refused(kind: &str, parameters: &str) -> String {
-    let rejected = crate::config::load(&document(kind, parameters)).unwrap_err();
+    refused_document(&document(kind, parameters))
+}
+
+/// The one error that a document with these plugins is refused with.
+pub fn refused_of(plugins: &str) -> String {
+    refused_document(&format!("{HEAD}plugins:\n{plugins}"))
+}
+
+fn refused_document(text: &str) -> String {
+    let rejected = crate::config::load(text).unwrap_err();
     let [error] = rejected.errors.as_slice() else {
-        panic!("{parameters}: {:?}", rejected.errors);
+        panic!("{text}: {:?}", rejected.errors);
     };
     error.to_string()
+}
+
+/// The saturation detector of this name among these plugins.
+pub fn detector(plugins: &str, name: &str) -> Arc<dyn SaturationDetector> {
+    let loaded = crate::config::load(&format!("{HEAD}plugins:\n{plugins}")).unwrap();
+    let instance = loaded.plan.instance(name).unwrap();
+    instance.capabilities.saturation_detector.clone().unwrap()
 }
 
 /// Filters of each basis, as a random plan may have them.
@@ -243,9 +259,9 @@ impl Scheduling {
     }
 
     fn of_sections(sections: &str, endpoints: usize) -> Self {
-        let text =
-            format!("apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n{sections}\n");
-        let plan = crate::config::load(&text).unwrap().plan;
+        let plan = crate::config::load(&format!("{HEAD}{sections}\n"))
+            .unwrap()
+            .plan;
         let secret = Secret::from(1);
         Self {
             pool: pool((0..endpoints).map(|_| Metrics::default())),

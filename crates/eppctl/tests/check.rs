@@ -82,7 +82,7 @@ fn the_parity_of_each_plugin_and_parameter_is_listed() {
 fn a_document_that_does_not_load_has_a_parity_table_too() {
     let slip = "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
-featureGates: [flowControl]
+featureGates: [dataLayer]
 plugins:
 - type: queue-scorer
 - {type: vllmgrpc-parser, name: p, parameters: {a: 1}}
@@ -107,7 +107,7 @@ plugins:
         ("plugins/2", "works as in the Endpoint Picker"),
         ("plugins/2/parameters/0", "refused: found \"many\""),
         ("plugins/3", "refused: found \"queue-scorrer\""),
-        ("fields/0", "approximated here: requests are never queued"),
+        ("fields/0", "has no effect here: metrics are always read"),
     ] {
         let found = standing(path);
         assert!(found.starts_with(expected), "{path}: {found}");
@@ -252,13 +252,11 @@ plugins:
 - {type: program-aware-fairness, parameters: {lasHalfLifeSeconds: 5}}
 - type: queue-scorer
 schedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer}]}]
-saturationDetector: {pluginRef: utilization-detector}
 ";
     let report = out(&check(&["-"], text));
     for part in [
         "  program-aware-fairness  no effect here: ",
         "    lasHalfLifeSeconds: 5",
-        "  saturationDetector  has no effect here: ",
     ] {
         assert!(report.contains(part), "{part}: {report}");
     }
@@ -322,20 +320,23 @@ data: {sources: []}
     }
 }
 
-/// A gate that is approximated here, and one without effect on a decision.
-const GATES: &str = "apiVersion: llm-d.ai/v1alpha1
+/// A plugin that is approximated here, and a gate without effect on a decision.
+const APPROXIMATED: &str = "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
-featureGates: [flowControl, dataLayer]
-plugins: [{type: queue-scorer}]
+featureGates: [dataLayer]
+plugins: [{type: dcgm-data-source}, {type: queue-scorer}]
 ";
 
 #[test]
 fn strict_refuses_what_is_approximated_and_no_more() {
-    let text = out(&check(&["-"], GATES));
+    let text = out(&check(&["-"], APPROXIMATED));
     assert!(text.contains("1 approximated, see the warnings"), "{text}");
-    assert!(check(&["-"], GATES).status.success());
-    assert_eq!(check(&["--strict", "-"], GATES).status.code(), Some(1));
-    let exact = GATES.replace("flowControl, ", "");
+    assert!(check(&["-"], APPROXIMATED).status.success());
+    assert_eq!(
+        check(&["--strict", "-"], APPROXIMATED).status.code(),
+        Some(1)
+    );
+    let exact = APPROXIMATED.replace("{type: dcgm-data-source}, ", "");
     assert!(check(&["--strict", "-"], &exact).status.success());
 
     // A document that asks for it does not load.
@@ -343,8 +344,8 @@ fn strict_refuses_what_is_approximated_and_no_more() {
         let own = "{type: envoy-proxy, parameters: {strict: true}}]";
         check(&["-"], &text.replace("}]", &format!("}}, {own}")))
     };
-    let refused = out(&strict(GATES));
-    let error = "error: -: featureGates[0]: approximated here: ";
+    let refused = out(&strict(APPROXIMATED));
+    let error = "error: -: plugins[0].type: dcgm-data-source is approximated here: ";
     assert!(
         refused.contains(error) && refused.contains("which `strict` refuses"),
         "{refused}"

@@ -171,7 +171,7 @@ fn column(page: &str, marker: &str, column: usize) -> BTreeSet<String> {
 }
 
 /// Documents whose plugins read request headers by their default names.
-const READERS: [&str; 9] = [
+const READERS: [&str; 10] = [
     "{type: session-affinity-scorer}",
     "{type: session-affinity-filter, parameters: {strategy: session_id}}",
     "{type: session-affinity-scorer, parameters: {strategy: session_id, sessionIdConfig: {sources: [{attribute: agent-identity}]}}}, {type: agent-identity}",
@@ -181,6 +181,7 @@ const READERS: [&str; 9] = [
     "{type: prefix-based-pd-decider, parameters: {nonCachedTokens: 5}}",
     "{type: session-id-producer, parameters: {headerName: x-session-id}}",
     "{type: max-score-picker}",
+    "{type: static-objectives, parameters: {objectives: [{name: interactive, priority: 1}]}}",
 ];
 
 /// docs/clients.md has the headers that are removed, and those that plugins read.
@@ -203,7 +204,7 @@ fn the_headers_of_clients_are_all_listed() {
     let mut known = set(&[protocol::EXPLAIN_HEADER, "x-gateway-model-name"]);
     for plugins in READERS {
         let text = format!(
-            "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{plugins}]\n"
+            "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nfeatureGates: [flowControl]\nplugins: [{plugins}]\n"
         );
         let loaded = config::load(&text).unwrap_or_else(|rejected| panic!("{text}: {rejected:#?}"));
         known.extend(loaded.plan.headers);

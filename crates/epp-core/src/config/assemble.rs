@@ -1,5 +1,6 @@
 //! From document to plan: the plugins are built, defaults applied, references checked.
 
+mod admission;
 mod moved;
 mod order;
 mod profiles;
@@ -13,10 +14,11 @@ pub use self::moved::moved_block_settings;
 use self::order::Planned;
 use self::types::Known;
 use super::document::{self, Document, PluginEntry};
-use super::plan::{Instance, Plan, Profiled};
+use super::plan::{cluster_of, Instance, Plan, Profiled};
 use super::sections::Named;
 use crate::config::value::nearest::no_such;
 use crate::config::value::{Fields, Node, Path, Problems};
+use crate::flow::SaturationDetector;
 use crate::plugins::producer::approx_prefix_cache;
 use crate::plugins::producer::inflight_load::InflightLoad;
 use crate::plugins::proxy::envoy_proxy::EnvoyProxy;
@@ -57,11 +59,15 @@ pub fn assemble(node: &Node, problems: &mut Problems) -> Option<Plan> {
         types_listed: false,
         instances: Vec::new(),
         built: Built::default(),
+        detector: None,
+        gating: None,
         problems,
     };
     assembly.move_block_settings(&mut document);
     assembly.instantiate(&document);
-    let profiles = assembly.profiles(&document);
+    assembly.find_detector(&document);
+    let mut profiles = assembly.profiles(&document);
+    assembly.gate_profiles(&mut profiles);
     let scheduler = assembly.scheduler(&document, &profiles);
     assembly.check_references(&document);
     assembly.finish(&document, profiles, scheduler)
@@ -77,6 +83,10 @@ struct Assembly<'p> {
     /// In the document's order, then those that were added by default.
     instances: Vec<Arc<Instance>>,
     built: Built,
+    /// What measures how full the pool is, if anything depends on it.
+    detector: Option<Arc<dyn SaturationDetector>>,
+    /// The plugin that it is, with flow control.
+    gating: Option<Arc<Instance>>,
     problems: &'p mut Problems,
 }
 
@@ -217,6 +227,7 @@ impl Assembly<'_> {
         let names_helpers =
             scheduler.names_helpers() || instances.any(|one| one.capabilities.helper_headers);
         let discovery = discovery.unwrap_or_default();
+        let admission = self.admission(document, cluster_of(&envoy, &discovery), &mut needs);
         self.check_labels(&needs, &discovery);
         let load = load.or_else(|| (needs.in_flight || needs.tokens).then(Default::default));
         let discounts = load.as_ref().and_then(|load| self.discounts(load, needs));
@@ -230,6 +241,7 @@ impl Assembly<'_> {
             dialect: self.dialect,
             needs,
             scheduler,
+            admission,
             flow: None,
             gate,
             names_helpers,

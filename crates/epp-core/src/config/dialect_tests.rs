@@ -12,7 +12,7 @@ use crate::scheduling::ProfileId;
 use crate::scheduling::{Metrics, Pool};
 use crate::testing::pool;
 
-const PROFILE: &str =
+pub const PROFILE: &str =
     "schedulingProfiles: [{name: p, plugins: [{pluginRef: prefix-cache-scorer}]}]\n";
 
 pub fn gie_v1(rest: &str) -> String {
@@ -135,15 +135,17 @@ fn gates_without_effect_are_warnings_under_both_versions() {
     warned(&gie_v1(gates), &expected);
     warned(&llm_d(gates), &expected);
     warned(&gie_v1("featureGates: [dataLayer=false]\n"), &[]);
+    warned(&gie_v1("featureGates: [flowControl]\n"), &[]);
+    let section = "flowControl: {maxBytes: 10Gi}\n";
     warned(
-        &gie_v1("featureGates: [flowControl]\n"),
-        &[&["featureGates[0]", "never queued"]],
+        &llm_d(&format!("featureGates: [flowControl]\n{section}")),
+        &[],
     );
-    // The gate says it for the section, too.
     warned(
-        &llm_d("featureGates: [flowControl]\nflowControl: {maxBytes: 10Gi}\n"),
-        &[&["featureGates[0]", "approximated here", "never queued"]],
+        &llm_d(&format!("featureGates: [flowControl=false]\n{section}")),
+        &[&["flowControl", "the feature gate flowControl is off"]],
     );
+    warned(&llm_d("flowControl: {saturationDetector: {}}\n"), &[]);
     refused(
         &gie_v1("featureGates: [dataLayr]\n"),
         &["featureGates[0]", "did you mean dataLayer?"],
@@ -238,18 +240,6 @@ fn the_data_source_of_v1_3_is_read_in_any_case() {
     assert_eq!(loaded(&gie_v1(entry)).plan.source.path, "/m");
     warned(&gie_v1(entry), &[&["insecureSkipVerify", "no effect"]]);
     refused(&llm_d(entry), &["unknown field; did you mean path?"]);
-}
-
-#[test]
-fn the_saturation_detector_is_a_warning_in_either_section() {
-    let section = "saturationDetector: {pluginRef: utilization-detector}\n";
-    let nested = "flowControl: {saturationDetector: {pluginRef: utilization-detector}}\n";
-    let plugin = "plugins: [{type: utilization-detector, parameters: {queueDepthThreshold: 5, headroom: 0.2}}, {type: concurrency-detector, name: c}, {type: prefix-cache-scorer}]\n";
-    for text in [gie_v1, llm_d].map(|of| of(&format!("{plugin}{PROFILE}{section}"))) {
-        warned(&text, &[&["saturationDetector", "none is shed"]]);
-    }
-    let nested = llm_d(&format!("{plugin}{PROFILE}{nested}"));
-    warned(&nested, &[&["flowControl"]]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The document as written: its fields, checked one by one.
 
+use super::sections::DetectorSection;
 use crate::config::value::{Fields, Node, Path, Problems};
 use crate::plugins::scorer::prefix_cache;
 use crate::plugins::Dialect;
@@ -77,6 +78,10 @@ pub struct Document {
     pub discovery: Option<(String, Path)>,
     /// `dataLayer.sources[].pluginRef` and `….extractors[].pluginRef`.
     pub sources: Vec<(String, Path)>,
+    /// Whether the feature gate `flowControl` is on.
+    pub flow_control: bool,
+    /// `flowControl.saturationDetector`, or a former place of it.
+    pub detector: DetectorSection,
     /// `requestHandler.parsers[].pluginRef`, or a former place of it.
     pub parsers: Vec<(String, Path)>,
 }
@@ -113,7 +118,7 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
     };
     let profiles = read_profiles(&mut fields);
     let mut parsers = Vec::new();
-    super::sections::read_inert(&mut fields, gates, version, &mut parsers);
+    let detector = super::sections::read_inert(&mut fields, gates, version, &mut parsers);
     let (discovery, sources) = super::sections::read_data_layer(&mut fields, version);
     fields.finish();
     Some(Document {
@@ -123,6 +128,8 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
         profiles,
         discovery,
         sources,
+        flow_control: gates.flow_control,
+        detector,
         parsers,
     })
 }

@@ -8,9 +8,6 @@ use crate::plugins::Standing;
 /// The reason why flow control has no effect.
 pub const NO_QUEUE: &str = "requests are never queued or shed in the proxy";
 
-/// The reason why saturation detection has no effect.
-pub const NO_SHEDDING: &str = "requests have no priority in the proxy, so that none is shed";
-
 /// The treatment of such a type here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Here {
@@ -78,7 +75,6 @@ const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere { name: "predicted-latency-scorer", why: "nothing is scored: there is no latency predictor", here: Approximated },
     Elsewhere { name: "priority-holdback-policy", why: NO_QUEUE, here: Idle },
     Elsewhere { name: "priority-then-time-eviction-order-policy", why: NO_QUEUE, here: Idle },
-    Elsewhere { name: "probabilistic-admitter", why: "every request is admitted", here: Approximated },
     Elsewhere { name: "program-aware-fairness", why: NO_QUEUE, here: Idle },
     Elsewhere { name: "request-attribute-reporter", why: "writes dynamic metadata, which a Wasm filter cannot", here: Refused },
     Elsewhere { name: "round-robin-fairness-policy", why: NO_QUEUE, here: Idle },

@@ -21,7 +21,6 @@ pub mod settings;
 pub mod value;
 
 pub use assemble::moved_block_settings;
-pub(crate) use known::NO_SHEDDING;
 pub use known::{all_elsewhere, elsewhere, Elsewhere, Here};
 pub use plan::{Instance, Plan, Profiled};
 
@@ -142,6 +141,8 @@ pub fn load_bytes(bytes: &[u8]) -> Result<Loaded, Rejected> {
     }
 }
 
+#[cfg(test)]
+mod admission_tests;
 #[cfg(test)]
 mod cost_tests;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use xxhash_rust::xxh64::xxh64;
 
 use crate::config::settings::{EarlyRelease, FailureMode, PickerSettings, ReadBody};
 use crate::config::value::Node;
-use crate::flow::FlowControl;
+use crate::flow::{Admission, FlowControl};
 use crate::plugins::producer::inflight_load::InflightLoad;
 use crate::plugins::proxy::envoy_proxy::EnvoySettings;
 use crate::plugins::rewrite::model_rewrite::ModelRewrite;
@@ -16,7 +16,7 @@ use crate::plugins::source::metrics_data_source::MetricsDataSource;
 use crate::plugins::{Capabilities, Dialect, Discovery, PrefixProducer};
 use crate::prefix::digest::BlockSpec;
 use crate::prefix::key::Key;
-use crate::protocol::{OWNED_HEADERS, REWRITE_HEADERS};
+use crate::protocol::{FAIRNESS_ID_HEADERS, OBJECTIVE_HEADERS, OWNED_HEADERS, REWRITE_HEADERS};
 use crate::request::{Flattening, ReadPlan};
 use crate::scheduling::{Gate, Hook, Needs, Pool, ProducerId, Scheduler, StateSpec};
 use crate::time::whole_millis;
@@ -60,6 +60,8 @@ pub struct Plan {
     pub needs: Needs,
     /// The profiles, ready to run.
     pub scheduler: Scheduler,
+    /// How requests are admitted.
+    pub admission: Admission,
     /// Flow control, if its feature gate is on.
     pub flow: Option<FlowControl>,
     /// Refuses requests that are to be served from the cache.
@@ -124,12 +126,25 @@ const COUNTED: BlockSpec = BlockSpec {
     keep_partial: false,
 };
 
+/// Returns the cluster whose requests are the pool's.
+pub fn cluster_of<'p>(envoy: &'p EnvoySettings, discovery: &'p Discovery) -> &'p str {
+    match (&envoy.cluster, discovery) {
+        (Some(cluster), _) => cluster,
+        (_, Discovery::EnvoyCluster(discovery)) => {
+            discovery.names().next().unwrap_or("inference-pool")
+        }
+        (_, Discovery::Static(_)) => "inference-pool",
+    }
+}
+
 impl Plan {
-    /// Returns the types and parameters of the plugins that decide which profiles run.
+    /// Returns the types and parameters of the plugins that decide which profiles run, and which requests are dropped.
     fn handling(&self) -> impl Iterator<Item = (&'static str, &[(String, Node)])> {
         let decides = |instance: &&Arc<Instance>| {
             let does = &instance.capabilities;
-            does.profile_handler.is_some() || does.decider.is_some() || does.helper_headers
+            let drops = does.admitter.is_some() || does.saturation_detector.is_some();
+            let handles = does.profile_handler.is_some() || does.decider.is_some();
+            handles || does.helper_headers || drops || does.objectives.is_some()
         };
         let deciding = self.instances.iter().filter(decides);
         deciding.map(|instance| (instance.kind, instance.parameters.as_slice()))
@@ -137,13 +152,7 @@ impl Plan {
 
     /// The cluster whose requests are ours.
     pub fn cluster(&self) -> &str {
-        match (&self.envoy.cluster, &self.discovery) {
-            (Some(cluster), _) => cluster,
-            (_, Discovery::EnvoyCluster(discovery)) => {
-                discovery.names().next().unwrap_or("inference-pool")
-            }
-            (_, Discovery::Static(_)) => "inference-pool",
-        }
+        cluster_of(&self.envoy, &self.discovery)
     }
 
     /// Returns the cluster through which metrics pages are fetched.
@@ -172,7 +181,12 @@ impl Plan {
             true => &[],
             false => &REWRITE_HEADERS,
         };
-        let owned = OWNED_HEADERS.iter().chain(rewrites).copied();
+        let objectives = &self.admission.objectives;
+        let untrusted = |names: &'static [&str], trusted: bool| if trusted { &[] } else { names };
+        let owned = OWNED_HEADERS.iter().chain(rewrites);
+        let owned = owned.chain(untrusted(&OBJECTIVE_HEADERS, objectives.header));
+        let owned = owned.chain(untrusted(&FAIRNESS_ID_HEADERS, objectives.fairness_header));
+        let owned = owned.copied();
         owned.chain([self.settings.destination_header.as_str()])
     }
 

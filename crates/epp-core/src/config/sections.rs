@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use super::document::Version;
-use super::known::{NO_QUEUE, NO_SHEDDING};
-use crate::config::value::fields::{approximated, no_effect};
+use crate::config::value::fields::no_effect;
 use crate::config::value::nearest::no_such;
-use crate::config::value::{Fields, Kind, Path};
+use crate::config::value::{Fields, Kind, Node, Path};
+use crate::plugins::saturation::utilization_detector::STALENESS;
 
 /// A reference to a plugin, and its location.
 pub type Named = (String, Path);
@@ -91,20 +91,36 @@ fn read_sources(layer: &mut Fields<'_>, sources: &mut Vec<Named>) {
     }
 }
 
-/// Everything that changes no decision here.
+/// What measures how full the pool is.
+#[derive(Debug, Default)]
+pub struct DetectorSection {
+    /// The plugin.
+    pub named: Option<Named>,
+    /// The thresholds of queue and KV-cache utilization that the Gateway API Inference Extension had here before there
+    /// were plugins.
+    pub thresholds: Option<(f64, f64)>,
+}
+
+/// Reads `flowControl` and `requestHandler`, and the former places of their parts.
 pub fn read_inert(
     fields: &mut Fields<'_>,
     gates: Gates,
     version: Version,
     parsers: &mut Vec<Named>,
-) {
+) -> DetectorSection {
     let path = fields.path().key("flowControl");
+    let mut detector = DetectorSection::default();
+    let only_detector = match fields.node("flowControl") {
+        Some(Node::Map(entries)) => entries.iter().all(|(key, _)| key == DETECTOR),
+        flow => flow.is_none(),
+    };
     if let Some(flow) = fields.section("flowControl") {
-        read_flow_control(flow);
+        detector.named = read_flow_control(flow);
     }
-    // The gate says it where it is on.
-    if fields.has("flowControl") && !gates.flow_control {
-        fields.problems().warn(&path, no_effect(NO_QUEUE));
+    if !only_detector && !gates.flow_control {
+        let message =
+            "has no effect, except for saturationDetector: the feature gate flowControl is off";
+        fields.problems().warn(&path, message);
     }
     if let Some(mut handler) = fields.section("requestHandler") {
         for (parser, path) in handler.list("parsers") {
@@ -124,19 +140,62 @@ pub fn read_inert(
             "moved; use flowControl.saturationDetector",
         );
         fields.unsupported("parser", "moved; use requestHandler.parsers");
-        return;
+        return detector;
     }
-    fields.no_effect("saturationDetector", NO_SHEDDING);
+    let former = read_former_detector(fields, version);
+    if detector.named.is_none() {
+        detector = former;
+    }
     if fields.deprecated("parser", "requestHandler.parsers") {
         if let Some(mut parser) = fields.section("parser") {
             parsers.extend(read_named(&mut parser));
             parser.finish();
         }
     }
+    detector
+}
+
+const DETECTOR: &str = "saturationDetector";
+
+/// `saturationDetector` at the top of the document: a reference, and in the Gateway API Inference Extension's own
+/// documents before v1.4 thresholds.
+fn read_former_detector(fields: &mut Fields<'_>, version: Version) -> DetectorSection {
+    let mut detector = DetectorSection::default();
+    if version == Version::LlmDAlpha {
+        fields.deprecated(DETECTOR, "flowControl.saturationDetector");
+    }
+    let recording = fields.problems().is_recording();
+    let Some(mut section) = fields.section(DETECTOR) else {
+        return detector;
+    };
+    detector.named = read_detector_name(&mut section);
+    if version == Version::GieV1 || recording {
+        let given = section.has(QUEUE) || section.has(KV_USAGE);
+        // Any other value means the default, as there.
+        let queue = f64::from(section.positive_or_default(QUEUE, 5));
+        let kv_usage = section
+            .optional_number(KV_USAGE)
+            .filter(|usage| *usage > 0.0 && *usage < 1.0);
+        section.no_effect("metricsStalenessThreshold", STALENESS);
+        detector.thresholds = given.then_some((queue, kv_usage.unwrap_or(0.8)));
+    }
+    section.finish();
+    detector
+}
+
+const QUEUE: &str = "queueDepthThreshold";
+const KV_USAGE: &str = "kvCacheUtilThreshold";
+
+/// The name of a detector, if a section has one.
+fn read_detector_name(section: &mut Fields<'_>) -> Option<Named> {
+    let name = section.string("pluginRef", "");
+    let path = section.path().key("pluginRef");
+    (!name.is_empty()).then_some((name, path))
 }
 
 /// `flowControl`, of which only the shape is checked.
-fn read_flow_control(mut flow: Fields<'_>) {
+fn read_flow_control(mut flow: Fields<'_>) -> Option<Named> {
+    let mut named = None;
     for name in ["maxBytes", "maxRequests"] {
         flow.any(name);
     }
@@ -152,12 +211,13 @@ fn read_flow_control(mut flow: Fields<'_>) {
         read_band(Fields::new(Some(band), path, flow.problems()));
     }
     flow.string("usageLimitPolicyPluginRef", "");
-    if let Some(mut detector) = flow.section("saturationDetector") {
-        detector.string("pluginRef", "");
+    if let Some(mut detector) = flow.section(DETECTOR) {
+        named = read_detector_name(&mut detector);
         detector.finish();
     }
     flow.boolean("enableEviction", false);
     flow.finish();
+    named
 }
 
 /// The time for which the Endpoint Picker queues a request that says nothing else.
@@ -181,15 +241,12 @@ const GATES: [(&str, &str); 5] = [
     ("dataLayer", METRICS_READ),
     ("enableLegacyMetrics", METRICS_READ),
     ("prepareDataPlugins", "what scorers need is always prepared"),
-    (FLOW_CONTROL, NO_GATING),
+    (FLOW_CONTROL, ""),
     ("haPopulateNonLeaderDatastore", ""),
 ];
 const FORMER: usize = 3;
 const METRICS_READ: &str = "metrics are always read, in one way";
 const FLOW_CONTROL: &str = "flowControl";
-/// With the gate on, the Endpoint Picker also adds a saturation detector that is a filter to the profiles.
-const NO_GATING: &str =
-    "requests are never queued or shed, and endpoints that the saturation detector would filter are picked";
 
 /// What the gates of a document show.
 #[derive(Clone, Copy, Default)]
@@ -218,7 +275,6 @@ pub fn read_gates(fields: &mut Fields<'_>) -> Gates {
         let why = known.and_then(|gate| GATES.get(gate)).map(|(_, why)| *why);
         let problems = fields.problems();
         match (on, why) {
-            (_, Some(why)) if flow => problems.approximate(&path, approximated(why)),
             (Some(true), Some(why)) if !why.is_empty() => problems.warn(&path, no_effect(why)),
             (Some(_), Some(_)) => {}
             (None, _) => {

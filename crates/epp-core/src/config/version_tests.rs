@@ -39,11 +39,15 @@ fn v1_has_its_own_data_layer() {
 
 #[test]
 fn v1_has_no_former_places_of_fields() {
-    for (field, instead) in [
-        ("saturationDetector", "flowControl.saturationDetector"),
-        ("parser", "requestHandler.parsers"),
+    for (field, plugin, instead) in [
+        (
+            "saturationDetector",
+            "utilization-detector",
+            "flowControl.saturationDetector",
+        ),
+        ("parser", "openai-parser", "requestHandler.parsers"),
     ] {
-        let text = format!("{field}: {{pluginRef: openai-parser}}\n");
+        let text = format!("{field}: {{pluginRef: {plugin}}}\n");
         refused(&llm_d_v1(&text), &[field, instead]);
         loaded(&llm_d(&text));
     }
@@ -57,8 +61,8 @@ fn v1_has_no_former_places_of_fields() {
 fn the_shape_of_flow_control_is_checked() {
     let band = "maxBytes: 5Gi, maxRequests: 10, defaultRequestTTL: 9000s, fairnessPolicyRef: f, orderingPolicyRef: o";
     warned(
-        &llm_d_v1(&format!("flowControl: {{maxBytes: 0, maxRequests: 9, defaultRequestTTL: 0s, noEndpointRequestTTL: 1m, defaultPriorityBand: {{{band}}}, defaultNegativePriorityBand: {{}}, priorityBands: [{{priority: -5, {band}}}], usageLimitPolicyPluginRef: u, saturationDetector: {{pluginRef: d}}, enableEviction: true}}\nrequestHandler: {{propagatePriority: true}}\n")),
-        &[&["flowControl", "never queued"], &["propagatePriority", "no priority"]],
+        &llm_d_v1(&format!("flowControl: {{maxBytes: 0, maxRequests: 9, defaultRequestTTL: 0s, noEndpointRequestTTL: 1m, defaultPriorityBand: {{{band}}}, defaultNegativePriorityBand: {{}}, priorityBands: [{{priority: -5, {band}}}], usageLimitPolicyPluginRef: u, saturationDetector: {{pluginRef: utilization-detector}}, enableEviction: true}}\nrequestHandler: {{propagatePriority: true}}\n")),
+        &[&["flowControl", "feature gate flowControl is off"], &["propagatePriority", "no priority"]],
     );
     for (inside, place) in [
         ("maxByte: 1", "flowControl.maxByte"),
@@ -82,32 +86,25 @@ fn a_strict_document_loads_only_without_approximations() {
     loaded(&llm_d(strict));
     // What has no effect changes no decision.
     loaded(&llm_d(&format!("{strict}flowControl: {{maxBytes: 1}}\n")));
-    let gate = "featureGates: [flowControl]\n";
+    let approximated = "plugins: [{type: dcgm-data-source}]\n";
+    let both = strict.replace("[", "[{type: dcgm-data-source}, ");
     refused(
-        &llm_d(&format!("{strict}{gate}")),
-        &["featureGates[0]", "never queued", "which `strict` refuses"],
+        &llm_d(&both),
+        &["plugins[0].type", "GPU metrics", "which `strict` refuses"],
     );
-    let plan = loaded(&llm_d(gate)).plan;
+    let plan = loaded(&llm_d(approximated)).plan;
     assert_eq!(plan.approximations.len(), 1);
-    assert!(plan.approximations[0].starts_with("featureGates[0] (line 3"));
-}
-
-#[test]
-fn an_approximation_names_the_detector_that_does_not_filter() {
-    let gate = "featureGates: [flowControl]\n";
-    let plan = loaded(&llm_d(gate)).plan;
-    let detector = "the saturation detector would filter";
-    assert!(plan.approximations[0].contains(detector));
+    assert!(plan.approximations[0].starts_with("plugins[0].type (line 3"));
 }
 
 #[test]
 fn other_warnings_leave_room_for_approximations() {
-    // Each entry is a warning; the gate comes after all of them.
-    let gates = "dataLayer, ".repeat(1_500);
-    let text = format!("featureGates: [{gates}flowControl]\n");
+    // Each gate is a warning; plugins are looked up after all of them.
+    let gates = format!("featureGates: [{}]\n", "dataLayer, ".repeat(1_500));
+    let text = format!("{gates}plugins: [{{type: dcgm-data-source}}]\n");
     assert_eq!(loaded(&llm_d(&text)).plan.approximations.len(), 1);
-    let strict = "plugins: [{type: envoy-proxy, parameters: {strict: true}}]\n";
-    refused(&llm_d(&format!("{strict}{text}")), &["featureGates[1500]"]);
-    let text = format!("featureGates: [{}]\n", "flowControl, ".repeat(1_500));
-    assert_eq!(loaded(&llm_d(&text)).warnings.len(), 1_000);
+    let strict =
+        "plugins: [{type: envoy-proxy, parameters: {strict: true}}, {type: dcgm-data-source}]\n";
+    refused(&llm_d(&format!("{gates}{strict}")), &["plugins[1].type"]);
+    assert!(loaded(&llm_d(&gates)).warnings.len() < 1_500);
 }

@@ -103,11 +103,10 @@ impl EndpointStore {
     pub fn set_member(&mut self, slot: Slot, member: &Member) {
         match self.pool.get(slot) {
             Some(endpoint) if same(member, endpoint) => {
-                let (available, labels) = (member.available, member.labels.clone());
+                let available = member.available;
                 self.pool
                     .note(slot, |endpoint| &mut endpoint.available, available);
-                self.pool
-                    .note(slot, |endpoint| &mut endpoint.labels, labels);
+                self.pool.set_labels(slot, &member.labels);
             }
             _ => {
                 let endpoint = Endpoint {

@@ -6,19 +6,25 @@
 //! The settings ([`FlowControl`]) are a part of the plan, and so is what measures how full a pool is
 //! ([`SaturationDetector`]). Nothing here knows a clock, a host, or the endpoints.
 
+mod admission;
 mod band;
 mod ceilings;
 mod detector;
+mod dropped;
 mod eviction;
 #[cfg(test)]
 mod fixture;
 mod flows;
 mod line;
 mod queues;
+mod saturation;
 mod settings;
 mod table;
 
+pub use admission::{Admission, AdmissionHeaders, Standing, DEFAULT_FAIRNESS_ID};
 pub use detector::{Partition, SaturationDetector};
+pub use dropped::Dropped;
 pub use eviction::Evictions;
 pub use queues::{Arrival, BandStatus, Blocked, Departure, Full, Queues};
+pub use saturation::{mean, Saturation};
 pub use settings::{BandSpec, Fairness, FlowControl, Ordering, ProgramAware, Strategy, UsageLimit};

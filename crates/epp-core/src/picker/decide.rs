@@ -14,6 +14,7 @@ use super::reply::LocalReply;
 use super::response::Recording;
 use super::{BodyDemand, Effect, Rewrite, Route};
 use crate::config::settings::{EarlyRelease, FailureMode, MissingPrefill};
+use crate::flow::Dropped;
 use crate::metrics::definitions::MISSED_REWRITES;
 use crate::metrics::labels::{ForcedRelease, NoLabels};
 use crate::prefix::walk::Walk;
@@ -174,12 +175,23 @@ impl Dispatcher {
             return;
         }
         self.statistics.count_decision();
-        let effect = match self.schedule(exchange) {
+        let scheduled = match self.drops(exchange) {
+            Some(dropped) => Err(ScheduleError::Dropped(dropped)),
+            None => self.schedule(exchange),
+        };
+        let effect = match scheduled {
             decided if exchange.is_dry_run => self.try_out(exchange, decided),
             Ok(selection) => self.send(exchange, selection),
             Err(error) => self.refuse(exchange, &error),
         };
         self.effects.push_back(effect);
+    }
+
+    /// Returns why a request is dropped instead of being scheduled, if it is.
+    fn drops(&self, exchange: &Exchange) -> Option<Dropped> {
+        let admission = &self.plan.admission;
+        let drops = || admission.drops(&exchange.headers, exchange.draw, self.endpoints.pool());
+        admission.may_drop().then(drops)?
     }
 
     fn schedule(&mut self, exchange: &mut Exchange) -> Result<Selection, ScheduleError> {
@@ -356,10 +368,13 @@ impl Dispatcher {
             return self.bypass(exchange);
         }
         let reply = LocalReply::new(error, self.plan.dialect);
-        // That is what the client has asked for. The host's own load balancing would serve it elsewhere.
+        // That is what the client, or the document, has asked for. The host's own load balancing would serve it elsewhere.
         let asked_for = matches!(
             error,
-            ScheduleError::NotCached | ScheduleError::NoneChosen | ScheduleError::NoProfileRan
+            ScheduleError::NotCached
+                | ScheduleError::NoneChosen
+                | ScheduleError::NoProfileRan
+                | ScheduleError::Dropped(_)
         );
         let mode = match error {
             ScheduleError::NoCandidates => self.plan.settings.failure_mode,

@@ -145,3 +145,46 @@ fn a_plan_that_reads_no_header_copies_none() {
     assert!(head.headers.is_empty() && head.upgrade && head.content_length.is_none());
     assert_eq!(values.capacity(), 0);
 }
+
+/// What a client could raise its priority with, where something else is to set it, reaches neither a plugin nor an endpoint.
+#[test]
+fn headers_that_are_not_trusted_are_removed_and_not_read() {
+    let headers = [
+        "x-llm-d-inference-objective",
+        "x-gateway-inference-objective",
+        "x-llm-d-inference-fairness-id",
+        "x-gateway-inference-fairness-id",
+    ];
+    let plan = |settings: &str| {
+        let text = format!(
+            "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nfeatureGates: [flowControl]\nplugins:\n\
+             - {{type: static-objectives, parameters: {{objectives: [{{name: a, priority: 1}}]{settings}}}}}\n\
+             - {{type: header-label-affinity-scorer, parameters: {{headerName: {}, labelKey: tenant}}}}\n",
+            headers[2]
+        );
+        crate::config::load(&text).unwrap().plan
+    };
+    let removed = |settings: &str| {
+        let plan = plan(settings);
+        headers.map(|name| plan.owned_header(name.as_bytes()).is_some())
+    };
+    assert_eq!(removed(""), [false; 4]);
+    assert_eq!(
+        removed(", objectiveHeader: false"),
+        [true, true, false, false]
+    );
+    assert_eq!(
+        removed(", fairnessIdHeader: false"),
+        [false, false, true, true]
+    );
+    let read = |settings: &str| {
+        let plan = plan(settings);
+        let sent = headers.map(|name| (name.as_bytes(), &b"a"[..]));
+        let mut values = Vec::new();
+        let head = Head::read(&plan, sent.into_iter(), true, &mut values);
+        head.headers.iter().flatten().count()
+    };
+    assert_eq!(read(""), 4);
+    // A plugin asks for one of them as well.
+    assert_eq!(read(", objectiveHeader: false, fairnessIdHeader: false"), 0);
+}

@@ -370,6 +370,9 @@ impl Picker {
 }
 
 #[cfg(test)]
+mod dropped_tests;
+
+#[cfg(test)]
 #[path = "early_tests.rs"]
 mod early_tests;
 

@@ -1,5 +1,6 @@
 //! The local reply to a request without an endpoint: the Endpoint Picker's codes and texts.
 
+use crate::flow::Dropped;
 use crate::plugins::Dialect;
 use crate::scheduling::ScheduleError;
 
@@ -20,18 +21,16 @@ impl LocalReply {
     /// Returns the reply to a request whose scheduling failed, as the Endpoint Picker of that dialect
     /// words it.
     pub(super) fn new(error: &ScheduleError, dialect: Dialect) -> Self {
-        match dialect {
-            Dialect::GieV1 => gie_v1(error),
-            Dialect::LlmD => llm_d(error),
+        match (error, dialect) {
+            (ScheduleError::Dropped(why), _) => dropped(*why, dialect),
+            (_, Dialect::GieV1) => gie_v1(error),
+            (_, Dialect::LlmD) => llm_d(error),
         }
     }
 
     /// Returns the reply to a request over which the picker itself failed.
     pub(super) fn defect(dialect: Dialect) -> Self {
-        let prefix = match dialect {
-            Dialect::GieV1 => "inference gateway",
-            Dialect::LlmD => "inference error",
-        };
+        let prefix = prefix(dialect);
         Self {
             status: 500,
             body: format!("{prefix}: Internal - the endpoint picker failed"),
@@ -41,6 +40,51 @@ impl LocalReply {
     }
 }
 
+/// Returns how error texts begin.
+fn prefix(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::GieV1 => "inference gateway",
+        Dialect::LlmD => "inference error",
+    }
+}
+
+/// Returns the reply to a request that is dropped.
+fn dropped(why: Dropped, dialect: Dialect) -> LocalReply {
+    const UNAVAILABLE: &str = "ServiceUnavailable";
+    let exhausted = match dialect {
+        Dialect::GieV1 => "InferencePoolResourceExhausted",
+        Dialect::LlmD => "ResourceExhausted",
+    };
+    let prefix = prefix(dialect);
+    let (status, code, reason) = match why {
+        Dropped::Shed | Dropped::QueueFull => (429, exhausted, SATURATED),
+        // The Endpoint Picker wraps what the plugin says.
+        Dropped::DrawnOut { .. } => (500, "Internal", None),
+        Dropped::QueueFullWithoutEndpoints | Dropped::ExpiredWithoutEndpoints => {
+            (503, UNAVAILABLE, NO_ENDPOINTS)
+        }
+        // Its predecessor does not distinguish a full pool from an empty one.
+        Dropped::Expired if dialect == Dialect::GieV1 => (503, UNAVAILABLE, EXPIRED),
+        Dropped::Expired => (429, exhausted, EXPIRED),
+        Dropped::Evicted => (429, exhausted, Some("evicted")),
+        Dropped::ShuttingDown => (503, UNAVAILABLE, Some("rejected-shutting-down")),
+    };
+    let body = match why {
+        Dropped::Evicted => why.to_string(),
+        Dropped::DrawnOut { .. } => {
+            format!("{prefix}: {code} - request cannot be admitted: {prefix}: {exhausted} - {why}")
+        }
+        _ => format!("{prefix}: {code} - {why}"),
+    };
+    LocalReply {
+        status,
+        body,
+        reason,
+        code,
+    }
+}
+
+const EXPIRED: Option<&str> = Some("rejected-ttl-expired");
 const NO_ENDPOINTS: Option<&str> = Some("rejected-no-endpoints");
 const SATURATED: Option<&str> = Some("rejected-saturated");
 
@@ -75,7 +119,7 @@ fn llm_d(error: &ScheduleError) -> LocalReply {
             (429, "ResourceExhausted", SATURATED)
         }
         ScheduleError::NotCached => (412, "PreconditionFailed", None),
-        ScheduleError::NoProfileRan | ScheduleError::ManyResults(_) => {
+        ScheduleError::NoProfileRan | ScheduleError::ManyResults(_) | ScheduleError::Dropped(_) => {
             (429, "ResourceExhausted", None)
         }
     };
@@ -184,5 +228,116 @@ mod tests {
                 None,
             ),
         ]);
+    }
+
+    fn check_dropped(
+        dialect: Dialect,
+        cases: &[(Dropped, u32, &'static str, Option<&'static str>)],
+    ) {
+        for (why, status, body, reason) in cases {
+            check(&[(
+                ScheduleError::Dropped(*why),
+                dialect,
+                *status,
+                body,
+                *reason,
+            )]);
+        }
+    }
+
+    const DRAWN_OUT: Dropped = Dropped::DrawnOut {
+        saturation: 1_234,
+        probability: 97,
+    };
+
+    #[test]
+    fn what_llm_d_drops_has_its_codes_and_texts() {
+        check_dropped(
+            Dialect::LlmD,
+            &[
+                (
+                    Dropped::Shed,
+                    429,
+                    "inference error: ResourceExhausted - system saturated, sheddable request dropped",
+                    Some("rejected-saturated"),
+                ),
+                (
+                    DRAWN_OUT,
+                    500,
+                    "inference error: Internal - request cannot be admitted: inference error: ResourceExhausted - \
+                     probabilistic-admitter: rejected, saturation=1.234 prob=0.97",
+                    None,
+                ),
+                (
+                    Dropped::QueueFull,
+                    429,
+                    "inference error: ResourceExhausted - request rejected pre-queue: queue at capacity",
+                    Some("rejected-saturated"),
+                ),
+                (
+                    Dropped::QueueFullWithoutEndpoints,
+                    503,
+                    "inference error: ServiceUnavailable - no endpoints available: request rejected pre-queue: no \
+                     endpoints available",
+                    Some("rejected-no-endpoints"),
+                ),
+                (
+                    Dropped::Expired,
+                    429,
+                    "inference error: ResourceExhausted - request timed out in queue: request evicted from queue: \
+                     request TTL expired",
+                    Some("rejected-ttl-expired"),
+                ),
+                (
+                    Dropped::ExpiredWithoutEndpoints,
+                    503,
+                    "inference error: ServiceUnavailable - request timed out in queue and no endpoints are available: \
+                     request evicted from queue: request TTL expired: no endpoints available",
+                    Some("rejected-no-endpoints"),
+                ),
+                (
+                    Dropped::Evicted,
+                    429,
+                    "request evicted by flow control",
+                    Some("evicted"),
+                ),
+                (
+                    Dropped::ShuttingDown,
+                    503,
+                    "inference error: ServiceUnavailable - flow controller shutting down: request evicted from queue: \
+                     flow controller is not running",
+                    Some("rejected-shutting-down"),
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn what_gie_v1_drops_has_its_codes_and_texts() {
+        check_dropped(
+            Dialect::GieV1,
+            &[
+                (
+                    Dropped::Shed,
+                    429,
+                    "inference gateway: InferencePoolResourceExhausted - system saturated, sheddable request dropped",
+                    Some("rejected-saturated"),
+                ),
+                (
+                    DRAWN_OUT,
+                    500,
+                    "inference gateway: Internal - request cannot be admitted: inference gateway: \
+                     InferencePoolResourceExhausted - probabilistic-admitter: rejected, saturation=1.234 prob=0.97",
+                    None,
+                ),
+                (
+                    Dropped::Expired,
+                    503,
+                    "inference gateway: ServiceUnavailable - request timed out in queue: request evicted from queue: \
+                     request TTL expired",
+                    Some("rejected-ttl-expired"),
+                ),
+            ],
+        );
     }
 }

@@ -50,6 +50,25 @@ pub struct Built {
 }
 
 impl Built {
+    /// Has these request headers read, given in lower case. Those are left out for which there is no more room.
+    pub fn read_headers(&mut self, names: &[&str]) -> Vec<HeaderId> {
+        let ids = names
+            .iter()
+            .filter_map(|name| self.read_header((*name).to_owned()));
+        ids.collect()
+    }
+
+    fn read_header(&mut self, name: String) -> Option<HeaderId> {
+        let known = self.headers.iter().position(|known| *known == name);
+        if known.is_none() && self.headers.len() >= MAX_HEADERS {
+            return None;
+        }
+        Some(HeaderId(known.unwrap_or_else(|| {
+            self.headers.push(name);
+            self.headers.len() - 1
+        })))
+    }
+
     /// Returns the plugins that can do something.
     fn able(&self, to: Capability) -> impl Iterator<Item = &Arc<Instance>> + Clone {
         let plugins = self.plugins.iter();
@@ -161,19 +180,15 @@ impl Build<'_, '_> {
     }
 
     fn header_or_cookie(&mut self, parameter: &'static str, name: String) -> HeaderId {
-        let headers = &mut self.built.headers;
-        let known = headers.iter().position(|known| *known == name);
-        let place = known.unwrap_or(headers.len());
-        if known.is_none() && place < MAX_HEADERS {
-            headers.push(name);
-        } else if known.is_none() {
-            let path = self.fields.path().key(parameter);
-            let message = format!(
-                "found {name:?}, expected at most {MAX_HEADERS} different headers in all plugins"
-            );
-            self.fields.problems().error(&path, message);
+        if let Some(header) = self.built.read_header(name.clone()) {
+            return header;
         }
-        HeaderId(place)
+        let path = self.fields.path().key(parameter);
+        let message = format!(
+            "found {name:?}, expected at most {MAX_HEADERS} different headers in all plugins"
+        );
+        self.fields.problems().error(&path, message);
+        HeaderId(MAX_HEADERS)
     }
 
     /// Reads the parameter that names a custom attribute, and the parameter `producer`, which says whose it is.

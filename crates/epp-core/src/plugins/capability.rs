@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::admission::probabilistic_admitter::ProbabilisticAdmitter;
+use super::admission::static_objectives::Objectives;
 use super::discovery::envoy_cluster::EnvoyClusterDiscovery;
 use super::discovery::inline::StaticDiscovery;
 use super::producer::inflight_load::InflightLoad;
@@ -79,6 +81,10 @@ pub enum Capability {
     Parser,
     /// Measures how full a pool is.
     SaturationDetector,
+    /// Says which priorities requests can have.
+    Objectives,
+    /// Drops requests for their priority.
+    Admitter,
     /// Says which request of a flow goes first.
     Ordering,
     /// Says which flow of a band is next.
@@ -111,6 +117,8 @@ impl Capability {
             Self::Topology => "topology extractor",
             Self::Parser => "parser",
             Self::SaturationDetector => "saturation detector",
+            Self::Objectives => "static-objectives",
+            Self::Admitter => "admitter",
             Self::Ordering => "ordering policy",
             Self::Fairness => "fairness policy",
             Self::UsageLimit => "usage limit policy",
@@ -169,6 +177,10 @@ pub struct Capabilities {
     /// Whether it reads bodies of some API. All parsers are always on, so that there is nothing to
     /// hold.
     pub parser: bool,
+    /// The objectives that requests can name.
+    pub objectives: Option<Objectives>,
+    /// Drops requests for their priority.
+    pub admitter: Option<ProbabilisticAdmitter>,
     /// Measures how full a pool is.
     pub saturation_detector: Option<Arc<dyn SaturationDetector>>,
     /// Which request of a flow goes first.
@@ -259,6 +271,8 @@ impl Capabilities {
             Capability::Topology => self.topology.is_some(),
             Capability::Parser => self.parser,
             Capability::SaturationDetector => self.saturation_detector.is_some(),
+            Capability::Objectives => self.objectives.is_some(),
+            Capability::Admitter => self.admitter.is_some(),
             Capability::Ordering => self.ordering.is_some(),
             Capability::Fairness => self.fairness.is_some(),
             Capability::UsageLimit => self.usage_limit.is_some(),

@@ -2,10 +2,8 @@
 
 use super::keep::keep;
 use super::Capabilities;
+use crate::scheduling::role::ROLE;
 use crate::scheduling::{Basis, Cycle, Endpoint, Filter, Needs, Slot};
-
-/// The label whose value is an endpoint's role.
-const ROLE: &str = "llm-d.ai/role";
 
 /// Keeps the endpoints whose label has one of some values.
 #[derive(Debug)]

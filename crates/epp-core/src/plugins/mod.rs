@@ -2,6 +2,7 @@
 //!
 //! Adding one means its file and its line below.
 
+pub mod any_capacity;
 mod build;
 mod capability;
 mod declaration;
@@ -72,10 +73,20 @@ registry! {
         disagg_headers,
         prefix_based_pd,
     }
+    /// Say which priorities requests have, and drop some for theirs.
+    admission {
+        probabilistic_admitter,
+        static_objectives,
+    }
+    /// Measure how full the pool is: what its requests have to wait for, or are dropped for.
+    saturation {
+        concurrency_detector,
+        max_saturation_detector,
+        utilization_detector,
+    }
     /// Remove candidates.
     filter {
         by_label,
-        concurrency_detector,
         decode,
         encode,
         endpoint_attribute,
@@ -86,7 +97,6 @@ registry! {
         session_affinity,
         topology_affinity,
         utilization,
-        utilization_detector,
     }
     /// Rate candidates between 0 and 1.
     scorer {

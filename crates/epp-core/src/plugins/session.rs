@@ -25,13 +25,7 @@ pub struct SessionId(pub Vec<HeaderId>);
 impl SessionId {
     /// Returns a session's identifier, if the request has one.
     pub fn of<'r>(&self, request: &RequestView<'r>) -> Option<&'r [u8]> {
-        let values = self
-            .0
-            .iter()
-            .filter_map(|source| request.headers.get(*source));
-        values
-            .map(<[u8]>::trim_ascii)
-            .find(|value| !value.is_empty())
+        request.headers.first(&self.0)
     }
 }
 

@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh64::xxh64;
 
+use super::role::RoleStages;
+
 /// An endpoint's place in the pool. It stays the same while the endpoint is a member, so that
 /// an endpoint's data (prefix blocks, requests in flight) can be kept in flat arrays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -150,6 +152,8 @@ pub struct InFlight {
     pub unseen: u32,
     /// Tokens that these requests still cost the endpoint.
     pub tokens: u64,
+    /// Requests that other pickers may have sent there since they last reported theirs. Only saturation counts them.
+    pub unreported: u32,
 }
 
 impl InFlight {
@@ -160,6 +164,7 @@ impl InFlight {
             requests: self.requests.saturating_add(other.requests),
             unseen: self.unseen.saturating_add(other.unseen),
             tokens: self.tokens.saturating_add(other.tokens),
+            unreported: self.unreported.saturating_add(other.unreported),
         }
     }
 }
@@ -233,6 +238,8 @@ pub struct Pool {
     /// The basis of decisions.
     pub mode: DecisionMode,
     slots: Vec<Option<Endpoint>>,
+    /// The stages of a request that the endpoints do.
+    stages: Vec<RoleStages>,
     /// Requests in flight, separate from the endpoints, because they change with each request.
     loads: Vec<InFlight>,
     /// Made when a decision needs it, and dropped once an endpoint may have changed.
@@ -246,11 +253,30 @@ impl Pool {
         if self.slots.len() <= slot.index() {
             self.slots.resize_with(slot.index() + 1, || None);
             self.loads.resize(slot.index() + 1, InFlight::default());
+            self.stages.resize(slot.index() + 1, RoleStages::default());
         }
+        self.set_stages(slot, &endpoint.labels);
         if let Some(place) = self.slots.get_mut(slot.index()) {
             *place = Some(endpoint);
             self.set_load(slot, InFlight::default());
         }
+    }
+
+    /// Sets the labels of the endpoint in a slot.
+    pub fn set_labels(&mut self, slot: Slot, labels: &[(String, String)]) {
+        self.set_stages(slot, labels);
+        self.note(slot, |endpoint| &mut endpoint.labels, labels.to_vec());
+    }
+
+    fn set_stages(&mut self, slot: Slot, labels: &[(String, String)]) {
+        if let Some(place) = self.stages.get_mut(slot.index()) {
+            *place = RoleStages::of(labels);
+        }
+    }
+
+    /// Returns the stages of a request that the endpoint in a slot does, by its role.
+    pub fn stages(&self, slot: Slot) -> RoleStages {
+        self.stages.get(slot.index()).copied().unwrap_or_default()
     }
 
     /// Empties a slot and returns the endpoint that was in it.

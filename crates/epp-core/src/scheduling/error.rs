@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::flow::Dropped;
+
 /// The reason why a scheduling cycle picked no endpoint. The texts are the Endpoint Picker's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScheduleError {
@@ -23,6 +25,8 @@ pub enum ScheduleError {
     NoPrefillEndpoint,
     /// The request may only be served from the cache (`Prefer: if-available`), which does not hold its prompt.
     NotCached,
+    /// It is dropped, wherever it could be sent.
+    Dropped(Dropped),
 }
 
 impl fmt::Display for ScheduleError {
@@ -46,6 +50,7 @@ impl fmt::Display for ScheduleError {
                 f.write_str("prefill profile was required but produced no result")
             }
             Self::NotCached => f.write_str("no decode worker has the requested KV cache"),
+            Self::Dropped(dropped) => dropped.fmt(f),
         }
     }
 }

@@ -71,6 +71,14 @@ impl HeaderValues {
         self.bytes.get(self.ranges.get(place)?.clone()?)
     }
 
+    /// Returns the first value of these headers that is not blank, without the spaces around it.
+    pub fn first(&self, headers: &[HeaderId]) -> Option<&[u8]> {
+        let values = headers.iter().filter_map(|header| self.get(*header));
+        values
+            .map(<[u8]>::trim_ascii)
+            .find(|value| !value.is_empty())
+    }
+
     /// Brings the values of headers in the order `before` into the order `now`. A header that was not read
     /// before counts as absent.
     pub fn reorder(&mut self, before: &[String], now: &[String]) {

@@ -136,7 +136,7 @@ fn change(pool: &mut Pool, random: &mut fastrand::Rng) {
     let load = InFlight {
         requests: random.u32(..5),
         unseen: random.u32(..3),
-        tokens: 0,
+        ..InFlight::default()
     };
     match (random.u8(..8), pool.get(slot).is_some()) {
         (0, _) => pool.set(slot, endpoint(&slot.0.to_string(), metrics(random))),

@@ -81,7 +81,7 @@ impl Setting {
                 let load = InFlight {
                     requests: *requests,
                     tokens: *tokens,
-                    unseen: 0,
+                    ..InFlight::default()
                 };
                 pool.set_load(slot, load);
             }

@@ -33,14 +33,19 @@ impl Planned<'_> {
         }
     }
 
-    /// Returns the name that a reference gives; an empty one where it gives none.
-    fn named(&self, reference: &Reference) -> &str {
+    /// Returns what a reference's parameter holds: a name or a list of names, where it is given.
+    fn given(&self, reference: &Reference) -> Option<&Node> {
         let mut names = reference.parameter.split('.');
-        let given = self.entry.parameters.as_ref();
-        let given = given.and_then(|given| names.try_fold(given, |given, name| given.get(name)));
-        match given {
-            Some(Node::String(name)) => name,
-            _ => "",
+        let given = self.entry.parameters.as_ref()?;
+        names.try_fold(given, |given, name| given.get(name))
+    }
+
+    /// Returns whether a reference names plugins.
+    fn names_any(&self, reference: &Reference) -> bool {
+        match self.given(reference) {
+            Some(Node::String(name)) => !name.is_empty(),
+            Some(Node::List(_)) => true,
+            _ => false,
         }
     }
 
@@ -49,10 +54,16 @@ impl Planned<'_> {
         let Known::Type(kind) = other.known else {
             return false;
         };
-        let named = self.named(reference);
+        let is_other =
+            |node: &Node| matches!(node, Node::String(name) if *name == other.entry.name);
+        let named = match self.given(reference) {
+            Some(Node::List(names)) => names.iter().any(is_other),
+            Some(node) => is_other(node),
+            None => false,
+        };
         kind.provides.contains(&reference.to)
             && self.position != other.position
-            && (named.is_empty() || named == other.entry.name)
+            && (named || !self.names_any(reference))
     }
 }
 
@@ -97,14 +108,14 @@ impl Assembly<'_> {
 
     fn refuse_circle(&mut self, plugin: &Planned<'_>, reference: &Reference, other: &Planned<'_>) {
         let path = plugin.entry.path.key("parameters");
-        let message = match plugin.named(reference) {
-            "" => format!(
-                "{} is absent and may mean {:?} at {}, which refers to this plugin in turn; name another",
-                reference.parameter, other.entry.name, other.entry.path
+        let (parameter, name) = (reference.parameter, &other.entry.name);
+        let message = match plugin.names_any(reference) {
+            false => format!(
+                "{parameter} is absent and may mean {name:?} at {}, which refers to this plugin in turn; name another",
+                other.entry.path
             ),
-            name => format!(
-                "found {} {name:?}, which refers to this plugin in turn, expected plugins not to refer to each other in a circle",
-                reference.parameter
+            true => format!(
+                "found {parameter} {name:?}, which refers to this plugin in turn, expected plugins not to refer to each other in a circle"
             ),
         };
         self.problems.error(&path, message);

@@ -9,6 +9,7 @@ pub mod node;
 pub mod problem;
 pub mod question;
 
+pub use duration::parse_duration;
 pub use fields::Fields;
 pub use node::Node;
 pub use problem::{Path, Problem, Problems};

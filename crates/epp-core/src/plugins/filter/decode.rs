@@ -9,6 +9,7 @@
 //! ```
 
 use crate::plugins::{label_values, Build, Capabilities, Capability, Parity, PluginType};
+use crate::scheduling::role::DECODE;
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -20,10 +21,8 @@ pub const TYPE: PluginType = PluginType {
     parity: Parity::SAME,
 };
 
-const ROLES: &[&str] = &["decode", "prefill-decode", "both", "encode-prefill-decode"];
-
 fn build(_: &mut Build<'_, '_>) -> Capabilities {
-    label_values::roles(ROLES, true)
+    label_values::roles(DECODE, true)
 }
 
 #[cfg(test)]

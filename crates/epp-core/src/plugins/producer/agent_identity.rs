@@ -2,8 +2,8 @@
 //!
 //! Reads these headers, of which the first counts that is not blank: the given ones, `x-claude-code-session-id`,
 //! `x-session-affinity`, `session-id`, `session_id`. A source of `session-affinity-scorer` or
-//! `session-affinity-filter` names it: `attribute: agent-identity`. In the Endpoint Picker the identifier is also the
-//! fairness id of requests without one, by which its queue is fair; requests are not queued here.
+//! `session-affinity-filter` names it: `attribute: agent-identity`. With the feature gate `flowControl`, the identifier is
+//! also the fairness id of requests without one.
 //!
 //! | name | default | meaning |
 //! |---|---|---|

@@ -98,6 +98,18 @@ impl<'a> Fields<'a> {
         self.texts_of(name)
     }
 
+    /// The entries of a list of strings that must have one at least, with their places.
+    pub fn required_texts(&mut self, name: &'static str, of: &str) -> Vec<(&'a str, Path)> {
+        self.ask_required(name, Kind::Strings);
+        let texts = self.texts_of(name);
+        let other = !matches!(self.node(name), None | Some(Node::Null | Node::List(_)));
+        if texts.is_empty() && !other && !self.problems.is_recording() {
+            let message = format!("found nothing, expected a list of {of}");
+            self.problems.error(&self.path.key(name), message);
+        }
+        texts
+    }
+
     fn texts_of(&mut self, name: &'static str) -> Vec<(&'a str, Path)> {
         let mut texts = Vec::new();
         if let None | Some(Node::Null) = self.node(name) {
