@@ -173,12 +173,21 @@ The configuration is examples/gie.yaml, inside envoy/envoy.yaml."#
 
 /// Prints the pages to open in a browser.
 pub fn links(status: u16, admin: u16) {
-    println!(
-        r#"
-In a browser:
-
-  http://127.0.0.1:{status}                    the status page: endpoints, workers, latest decisions with their scores
-  http://127.0.0.1:{admin}/clusters             the model servers' state in Envoy
-  http://127.0.0.1:{admin}/stats/prometheus     the metrics for Prometheus; envoy/dashboards has a dashboard"#
-    );
+    println!("\nIn a browser:\n");
+    for (port, path, page) in [
+        (
+            status,
+            "",
+            "the status page: endpoints, workers, latest decisions with their scores",
+        ),
+        (admin, "/clusters", "the model servers' state in Envoy"),
+        (
+            admin,
+            "/stats/prometheus",
+            "the metrics for Prometheus; envoy/dashboards has a dashboard",
+        ),
+    ] {
+        let url = format!("http://127.0.0.1:{port}{path}");
+        println!("  {url:<41} {page}");
+    }
 }
