@@ -11,9 +11,9 @@ use super::definitions::{Counter, Gauge, Histogram};
 use super::labels::Labels;
 use super::{MetricId, MetricKind, MetricUpdate};
 
-/// Series that are kept apart, a histogram counting for each of its buckets. Envoy never forgets a statistic,
-/// and new endpoints keep coming: later ones are counted without their labels. An endpoint has some 140 with one
-/// model.
+/// Series that are kept apart, a histogram counting for each of its buckets. Envoy keeps a statistic until
+/// another build of the module takes over, and new endpoints keep coming: later ones are counted without their labels.
+/// An endpoint has some 140 with one model.
 pub const MAX_SERIES: usize = 400_000;
 
 /// Counters of a histogram beside those of its bounds: beyond all bounds, the sum, and the count.
