@@ -6,7 +6,7 @@ use epp_core::config::value::Problem;
 use epp_core::config::{self, Loaded, Plan};
 use epp_core::metrics::definitions::BUILD_INFO;
 use epp_core::metrics::labels::Build;
-use epp_sync::{Sharing, Store, ROOT};
+use epp_sync::{Sharing, Store, BUILD};
 use tested_envoys::{Version, TESTED, TESTED_TEXT};
 
 /// Problems of a document that are logged.
@@ -64,14 +64,20 @@ fn is_new(key: &str, fact: &str) -> bool {
     noted.as_deref() != Some(fact.as_bytes()) && Shared.set(key, fact.as_bytes(), version)
 }
 
+/// Returns which build of the module this is.
+pub fn build() -> String {
+    let build = super::build::stamp();
+    let (version, commit, digest) = (build.version(), build.commit(), build.digest());
+    format!("epp-wasm {version} (commit {commit}, digest {digest})")
+}
+
 /// Says which build of the module this is, and which Envoy runs it, in the log and as a metric.
 pub fn introduce() {
     let (build, envoy) = (super::build::stamp(), envoy_version());
     let (version, commit, digest) = (build.version(), build.commit(), build.digest());
-    let host = host_version(envoy);
-    let text = format!("epp-wasm {version} (commit {commit}, digest {digest}), {host}");
-    if is_new(&format!("{ROOT}/build"), &text) {
-        log::info!("{text}");
+    let text = self::build();
+    if is_new(BUILD, &text) {
+        log::info!("{text}, {}", host_version(envoy));
     }
     let number = envoy.map(|(major, minor, patch)| format!("{major}.{minor}.{patch}"));
     let labels = Build {

@@ -1,6 +1,7 @@
 //! The status page's root context: `root_id: status`, in a VM of its own.
 
 use super::abi::{self, Action, Map, Status};
+use super::configuration;
 use super::headers::Pairs;
 use super::host::Shared;
 
@@ -30,7 +31,11 @@ pub fn serve() -> Action {
     let matches = path == Some(b"/") && matches!(header(b":method"), b"GET" | b"HEAD");
     let matches = matches && is_local(header(b":authority"));
     let replied = if matches {
-        let page = status_page::page(&mut Shared, abi::now_ns() / 1_000_000);
+        let page = status_page::page(
+            &mut Shared,
+            abi::now_ns() / 1_000_000,
+            &configuration::build(),
+        );
         abi::respond(200, "epp_wasm_status", &HEADERS, &page)
     } else {
         let text = "The status page is GET / at localhost or an IP address\n";

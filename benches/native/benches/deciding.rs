@@ -12,7 +12,7 @@ use epp_core::prefix::digest::{BlockHasher, BlockSpec};
 use epp_core::prefix::index::Index;
 use epp_core::prefix::key::{Key, Secret};
 use epp_core::prefix::walk::{Part, Walk};
-use epp_core::scheduling::{Cycle, Needs, PrefixMatch, RequestView, Scratch, Slot};
+use epp_core::scheduling::{Cycle, Health, Needs, PrefixMatch, RequestView, Scratch, Slot};
 use epp_core::time::Timestamp;
 use epp_sync::snapshot;
 use native_benches::{chat, metrics, plan, pool, Order, POOLS};
@@ -143,7 +143,7 @@ fn publish(criterion: &mut Criterion, endpoints: usize) {
     let members = names.iter().map(|(_, endpoint)| Member {
         name: endpoint.name.clone(),
         address: endpoint.address.to_string(),
-        available: true,
+        health: Health::Healthy,
         ..Member::default()
     });
     store.set_members(&members.collect::<Vec<_>>());

@@ -9,7 +9,7 @@
 //! - `sharing` measures the cost of sharing between the workers of an Envoy.
 
 use epp_core::config::{self, Plan};
-use epp_core::scheduling::{Endpoint, Freshness, Metrics, Pool, Slot};
+use epp_core::scheduling::{Endpoint, Freshness, Health, Metrics, Pool, Slot};
 
 /// The sizes of bodies, in KB.
 pub const SIZES: [usize; 4] = [4, 64, 220, 500];
@@ -94,7 +94,7 @@ pub fn pool(endpoints: usize) -> Pool {
         let endpoint = Endpoint {
             name: format!("p{number}"),
             address: format!("{}:8000", address(number)).into(),
-            available: true,
+            health: Health::Healthy,
             freshness: Freshness::Fresh,
             metrics: metrics(number),
             ..Endpoint::default()

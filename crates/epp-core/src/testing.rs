@@ -9,9 +9,9 @@ use crate::plugins::{build_default, Dialect};
 use crate::prefix::key::Secret;
 use crate::request::Media;
 use crate::scheduling::{
-    Additions, Basis, Cycle, Endpoint, Filter, Freshness, HeaderValues, Lora, Metrics, Needs,
-    PickerPlugin, Pool, PrefixMatch, ProfileHandler, RequestView, Scorer, Scratch, Slot, States,
-    UnreadPrompt,
+    Additions, Basis, Cycle, Endpoint, Filter, Freshness, HeaderValues, Health, Lora, Metrics,
+    Needs, PickerPlugin, Pool, PrefixMatch, ProfileHandler, RequestView, Scorer, Scratch, Slot,
+    States, UnreadPrompt,
 };
 use crate::time::Instant;
 use crate::Plan;
@@ -150,7 +150,7 @@ pub fn endpoint(name: &str, metrics: Metrics) -> Endpoint {
     Endpoint {
         name: name.to_owned(),
         address: format!("{name}:8000").into(),
-        available: true,
+        health: Health::Healthy,
         metrics,
         freshness: Freshness::Fresh,
         ..Endpoint::default()

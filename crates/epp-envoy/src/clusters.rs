@@ -12,9 +12,10 @@ use memchr::{memchr_iter, memmem};
 use epp_core::endpoints::discovery::Listing;
 use epp_core::endpoints::store::Member;
 use epp_core::plugins::discovery::envoy_cluster::{EnvoyClusterDiscovery, SourceCluster};
+use epp_core::scheduling::Health;
 use epp_core::FetchError;
 
-use crate::health::{health_of, Health};
+use crate::health::health_of;
 
 /// Kubernetes' labels for the parts of a locality, which Istio takes from there.
 const REGION: &str = "topology.kubernetes.io/region";
@@ -154,11 +155,15 @@ fn described(members: &[Found<'_>], clusters: &[SourceCluster]) -> Vec<Member> {
         let mut best = (0..u32::BITS).zip(&best);
         let is_best =
             best.any(|(bit, best)| member.clusters >> bit & 1 == 1 && *best == Some(member.health));
+        let health = match member.health {
+            Health::Degraded if is_best => Health::Healthy,
+            own => own,
+        };
         Member {
             name: member.address.to_owned(),
             address: member.address.to_owned(),
             labels: labels(member, clusters),
-            available: member.health != Health::Down && is_best,
+            health,
         }
     });
     described.collect()
@@ -183,6 +188,8 @@ fn labels(member: &Found<'_>, clusters: &[SourceCluster]) -> Vec<(String, String
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     /// The text form of a real page: a host that fails its health check, one that is ejected, every health status of
@@ -207,7 +214,7 @@ mod tests {
         let pairs = members.into_iter();
         Some(
             pairs
-                .map(|member| (member.address, member.available))
+                .map(|member| (member.address, member.health.may_be_picked()))
                 .collect(),
         )
     }
@@ -238,6 +245,19 @@ mod tests {
             ("[fd00::1]:8000", true),
         ];
         assert_eq!(found(PAGE, &["inference-pool-eds"]), pairs(&eds));
+        let clusters = ["inference-pool", "inference-pool-eds"].map(SourceCluster::unlabelled);
+        let listing = members(PAGE, &discovery(clusters.into()), false).unwrap();
+        let reasons = listing.members.iter().map(|member| member.health.name());
+        let reasons: BTreeSet<&str> = reasons.collect();
+        for reason in [
+            "failed health check",
+            "Envoy's outlier detection",
+            "unhealthy in EDS",
+            "draining",
+            "degraded while others are healthy",
+        ] {
+            assert!(reasons.contains(reason), "no {reason}: {reasons:?}");
+        }
         let other = [("[::1]:28101", true)];
         assert_eq!(found(PAGE, &["inference-pool-2"]), pairs(&other));
         let nested = [("127.0.0.1:28199", true)];

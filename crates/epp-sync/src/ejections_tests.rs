@@ -6,7 +6,7 @@ use super::*;
 use crate::shared::Traffic;
 use crate::InProcess;
 use epp_core::endpoints::outlier::{Failure, Outcome, OutlierSettings, Reason};
-use epp_core::scheduling::{Endpoint, Freshness};
+use epp_core::scheduling::{Endpoint, Freshness, Health};
 
 fn at(millis: u64) -> Timestamp {
     Timestamp::from_millis(millis)
@@ -24,7 +24,7 @@ fn pool() -> Pool {
     let mut pool = Pool::default();
     for slot in (0..4).map(Slot) {
         let endpoint = Endpoint {
-            available: true,
+            health: Health::Healthy,
             freshness: Freshness::Fresh,
             ..Endpoint::default()
         };

@@ -44,14 +44,10 @@ pub struct Findings {
     due: u32,
 }
 
-fn are_sound(conditions: &[Condition]) -> bool {
-    conditions.len() <= MAX_CONDITIONS
-}
-
 /// Returns the verdict on the pool that shares under these keys, once there is one.
 pub fn verdict(base: &str, shared: &mut Shared<'_>) -> Option<Verdict> {
     let key = format!("{base}/findings");
-    let is_sound = |verdict: &Verdict| are_sound(&verdict.open);
+    let is_sound = |verdict: &Verdict| verdict.open.len() <= MAX_CONDITIONS;
     shared.get(&key, is_sound).0.value()
 }
 
@@ -111,7 +107,7 @@ impl Findings {
         let (mut conditions, mut different) = (Vec::new(), 0);
         for (worker, owner) in others {
             let key = format!("{}/findings", presence::key(&self.base, *worker));
-            let is_sound = |own: &Own| are_sound(&own.conditions);
+            let is_sound = |own: &Own| own.conditions.len() <= MAX_CONDITIONS;
             let own = shared.get(&key, is_sound).0.value();
             // A slot may have had another owner before.
             if let Some(own) = own.filter(|own| own.owner == *owner) {
@@ -121,17 +117,17 @@ impl Findings {
         }
         if different > 0 {
             let all = others.len() + 1;
-            let detail = format!("{different} of {all} workers differ from the one that polls");
+            let detail = format!("{different} of {all} workers differ from the worker that polls");
             conditions.push(Condition::new(Finding::ConfigurationsDiffer, &detail));
         }
         conditions
     }
 
     fn publish(&mut self, picker: &PeerView<'_>, shared: &mut Shared<'_>) {
-        let (revision, open) = picker.open_findings();
+        let revision = picker.findings_revision();
         if self.revision != Some(revision) {
             self.revision = Some(revision);
-            let open = open.cloned().collect();
+            let open = picker.open_findings();
             shared.put(&format!("{}/findings", self.base), &Verdict { open }, None);
         }
     }

@@ -13,7 +13,7 @@ use epp_core::picker::status::{
     Candidate, Legend, PlanSummary, PluginSummary, RecentDecision, Status,
 };
 use epp_core::prefix::key::Secret;
-use epp_core::scheduling::{Metrics, Slot};
+use epp_core::scheduling::{Health, Metrics, Slot};
 use epp_core::time::Timestamp;
 
 use super::delivery::SharedFinding;
@@ -102,7 +102,7 @@ fn endpoints() -> EndpointStore {
         name: "p".to_owned(),
         address: "a:1".to_owned(),
         labels: vec![("n".to_owned(), "v".to_owned())],
-        available: true,
+        health: Health::Healthy,
     };
     endpoints.set_member(Slot(0), &member);
     endpoints.set_metrics(
@@ -189,7 +189,7 @@ fn page(shared: &mut Shared<'_>) {
     };
     let status = Status {
         picks: vec![(1, 2)],
-        ejected: vec![(3, "a".to_owned())],
+        obstacles: vec![(3, "a".to_owned())],
         legends: vec![Legend {
             filters: vec!["f".to_owned()],
             scorers: vec![("s".to_owned(), 2.0)],
@@ -228,7 +228,7 @@ fn page(shared: &mut Shared<'_>) {
 fn shared_values_have_the_layout_of_their_version() {
     assert_eq!(
         (super::ROOT, xxh64(&values(), 0)),
-        ("epp-wasm/8", 3_937_907_694_047_119_509),
+        ("epp-wasm/9", 4_058_584_950_496_332_671),
         "other bytes than before: raise the number in ROOT, and put both in here"
     );
 }

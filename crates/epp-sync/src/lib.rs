@@ -25,8 +25,8 @@
 //! | `announced` | the plan that was last logged as in force, with its build and warnings | the host |
 //! | `index`, `index/P` | a prefix index, handed over to a VM that starts | [`handover`] |
 //!
-//! The keys for all pools are `epp-wasm/VERSION/watched` and `epp-wasm/VERSION/pools` ([`report`]), and
-//! `epp-wasm/VERSION/build`, the build that was last logged. One codec ([`codec`]) seals every value but those of the
+//! The keys for all pools are `epp-wasm/VERSION/watched` and `epp-wasm/VERSION/pools` ([`report`]), and [`BUILD`], which
+//! all versions share. One codec ([`codec`]) seals every value but those of the
 //! host, and one wrapper ([`shared`]) reads them and counts corrupt and unrecognised ones.
 
 #![forbid(unsafe_code)]
@@ -57,6 +57,9 @@ mod store;
 pub use sharing::Sharing;
 pub use store::{InProcess, Store};
 
-/// The beginning of all keys: a name, and the version of everything that is shared. Two versions of the module do
+/// The key of the build of the module whose picker has started last, as it is logged.
+pub const BUILD: &str = "epp-wasm/build";
+
+/// The beginning of all other keys: a name, and the version of everything that is shared. Two versions of the module do
 /// not read each other's values; any change to a value's bytes or meaning increases it.
-pub const ROOT: &str = "epp-wasm/8";
+pub const ROOT: &str = "epp-wasm/9";

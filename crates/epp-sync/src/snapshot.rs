@@ -85,7 +85,7 @@ pub fn encode_members(endpoints: &EndpointStore) -> Vec<u8> {
             name: endpoint.name.clone(),
             address: endpoint.address.to_string(),
             labels: endpoint.labels.clone(),
-            available: endpoint.available,
+            health: endpoint.health,
         };
         (slot, member)
     });
@@ -177,6 +177,7 @@ pub fn decode_metrics(value: &[u8]) -> Option<Vec<(Slot, Condition, Metrics)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use epp_core::scheduling::Health;
 
     fn at(millis: u64) -> Option<Timestamp> {
         Some(Timestamp::from_millis(millis))
@@ -186,7 +187,7 @@ mod tests {
         let mut store = EndpointStore::default();
         let member = Member {
             name: "p".to_owned(),
-            available: true,
+            health: Health::Healthy,
             ..Member::default()
         };
         store.set_member(Slot(0), &member);

@@ -15,7 +15,7 @@ use epp_core::picker::{Effect, ExchangeId, Head, Picker, Route};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::Discovery;
 use epp_core::request::Api;
-use epp_core::scheduling::{Freshness, Slot};
+use epp_core::scheduling::{Freshness, Health, Slot};
 use epp_core::time::Timestamp;
 
 use crate::chance::{follow, Counted, Course, Drawn, NO_HIT_LRU, TOKEN_LOAD};
@@ -179,7 +179,7 @@ fn load(scenario: &Scenario) -> Result<Plan, String> {
         name: format!("{NAMESPACE}{}", endpoint.name),
         address: endpoint.place(),
         labels: endpoint.labels.clone().into_iter().collect(),
-        available: true,
+        health: Health::Healthy,
     });
     let members = members.collect();
     plan.discovery = Discovery::Static(StaticDiscovery { members });

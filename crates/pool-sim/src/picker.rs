@@ -1,5 +1,6 @@
 //! The policy that is the picker itself: it gets bodies and metrics pages as bytes, as in Envoy.
 
+use epp_core::scheduling::Health;
 use std::collections::HashMap;
 
 use epp_core::body::SliceBody;
@@ -56,7 +57,7 @@ impl PickerPolicy {
             name: format!("pod-{pod}"),
             address: format!("10.{}.{}.{}:8000", pod >> 16, (pod >> 8) & 255, pod & 255),
             labels: labels(servers, pod),
-            available: true,
+            health: Health::Healthy,
         };
         let members: Vec<Member> = (0..servers.all).map(member).collect();
         let slots = members.iter().enumerate();

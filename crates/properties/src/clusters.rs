@@ -75,5 +75,5 @@ fn assert_plain(line: &str, cluster: &str, found: &[Member]) {
     let member = found.iter().find(|member| member.address == address);
     let member = member.expect("a line says that it is one");
     let fails = flags.split('/').any(|flag| flag.starts_with("failed_"));
-    assert!(!fails || !member.available, "{line}");
+    assert!(!fails || !member.health.may_be_picked(), "{line}");
 }

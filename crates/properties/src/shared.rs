@@ -195,7 +195,7 @@ fn check_page(value: &[u8]) {
     report::list_pool(&base, shared);
     // One value stands in all worker slots but the first, and beside all of them.
     WorkerSlots::new(base, 1).register(shared);
-    let page = status_page::page(&mut Page { own, value }, 1_000);
+    let page = status_page::page(&mut Page { own, value }, 1_000, "b");
     assert!(page.starts_with("<!DOCTYPE html><html") && page.ends_with("</html>"));
     assert!(!page.contains("<script"));
 }

@@ -2,6 +2,7 @@
 
 use maud::{html, Markup, PreEscaped, DOCTYPE};
 
+use super::columns::{head, legend, DECISIONS, ENDPOINTS, TOTALS, WORKERS};
 use super::{verdict, Decided, Pool, Totals, Vm, REFRESH};
 use epp_core::endpoints::store;
 use epp_core::findings::{Condition, Severity};
@@ -15,104 +16,10 @@ const STYLE: &str = include_str!("style.css");
 /// Endpoints of a worker's requests in flight that are listed one by one; a pool may have a thousand.
 const LISTED_ENDPOINTS: usize = 4;
 
-/// A column of a table: its class, its name, and what it means.
-type Column = (&'static str, &'static str, &'static str);
-
-const ENDPOINTS: &[Column] = &[
-    ("l", "endpoint", "Its address, and its name where discovery knows one."),
-    ("", "may be\npicked", "Whether new requests may go there, and why not."),
-    ("", "metrics", "Whether its metrics page was read lately. Without fresh metrics it counts as the average of the others."),
-    ("", "age", "Time since its metrics page was read."),
-    ("", "waiting\nrequests", "Its queue, from all clients, as its metrics page says."),
-    ("", "running\nrequests", "Requests that it computes, as its metrics page says."),
-    ("", "KV cache\nused", "As its metrics page says."),
-    ("", "LoRA adapters", "Loaded, waiting, and the most that it loads."),
-    ("", "requests\nin flight", "Requests of this Envoy that it has not finished."),
-    ("", "tokens\nin flight", "Tokens that those still cost it, estimated."),
-    ("", "times\npicked", "By the workers of this Envoy since they started."),
-];
-
-const WORKERS: &[Column] = &[
-    ("", "worker", "Its number; one is Envoy's main thread."),
-    ("l", "traffic", "Whether it has served requests."),
-    ("l", "polls\nmetrics", "One worker fetches members and metrics for all."),
-    ("", "heartbeats", "They go on while the worker lives."),
-    ("", "last\nreport", "How old this row is."),
-    ("l", "decides by", "Metrics; its own counts where too few endpoints have fresh metrics; nothing yet before the endpoints are known."),
-    ("", "request\nbodies", "Whether they reach the filter before it decides."),
-    ("", "open\nrequests", "Requests that have not ended."),
-    ("", "of these\nheld", "They wait for more of their body."),
-    ("w", "requests in flight\nby endpoint", "Requests that this worker sent and that have not ended."),
-    ("", "index\nentries", "Blocks of prompts that endpoints probably have cached."),
-    ("", "index\nused", "Share of the index's memory, maxIndexBytes."),
-    ("", "index\nevictions", "Entries dropped for newer ones."),
-    ("", "memory", "Of the worker's VM."),
-];
-
-const TOTALS: &[Column] = &[
-    ("", "worker", "Its number."),
-    ("", "decisions", "Requests decided."),
-    (
-        "",
-        "of these\nearly",
-        "Before the end of the body, which could not change the decision.",
-    ),
-    (
-        "",
-        "rejected",
-        "No endpoint could be picked, under failureMode: FailClose.",
-    ),
-    (
-        "",
-        "left to\nEnvoy",
-        "No endpoint could be picked, under failureMode: FailOpen.",
-    ),
-    (
-        "",
-        "served by a\nretry",
-        "Another endpoint than the picked one responded.",
-    ),
-];
-
-const DECISIONS: &[Column] = &[
-    ("", "when", "How long ago."),
-    ("", "worker", "Which worker decided."),
-    ("l", "model", "As the client requested it."),
-    (
-        "",
-        "prompt\ntokens",
-        "As far as the prompt was read; estimated.",
-    ),
-    (
-        "",
-        "cached at\nthe pick",
-        "Share of the prompt that the picked endpoint probably has cached.",
-    ),
-    (
-        "",
-        "decided",
-        "Early: before the end of the body, which could not change the decision.",
-    ),
-    (
-        "l",
-        "removed by\nfilters",
-        "How many candidates each filter removed.",
-    ),
-    ("", "candidates", "Endpoints that were scored."),
-    (
-        "l",
-        "endpoint",
-        "The best candidates; picks are highlighted.",
-    ),
-    (
-        "",
-        "weighted\nsum",
-        "Each scorer's score times its weight, added up.",
-    ),
-];
-
 /// Returns the page as of `now`, in milliseconds since 1970.
-pub fn page(pools: &[Pool], now: u64) -> String {
+///
+/// `build` is that of the module which serves the page, `other` that of the pickers if it is another one.
+pub fn page(pools: &[Pool], now: u64, build: &str, other: Option<&str>) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -123,6 +30,12 @@ pub fn page(pools: &[Pool], now: u64) -> String {
             h1 { "epp-wasm" }
             p { "The endpoint picker of this Envoy: which model server each request goes to, and why." }
             p #asof { "Updated " (clock(now)) " UTC. Refreshes every " (REFRESH) " s." }
+            @if let Some(other) = other {
+                p #build.bad {
+                    "The pickers run " (other) ", and this listener " (build) ": give it the same module. Versions that do not "
+                    "share their data leave this page empty."
+                }
+            }
             @if pools.is_empty() {
                 p #waiting {
                     "Collecting data: workers report every 500 ms while this page is open. If it stays empty, no picker runs in "
@@ -139,7 +52,7 @@ fn pool_of(pool: &Pool, now: u64) -> Markup {
     html! {
         section {
             h2 { "Pool " (pool.cluster) }
-            (verdict_on(pool))
+            (verdict_on(pool, now))
             p { "Filter " code { (pool.plugin) } @if let Some(plan) = &pool.plan { ", configuration " code { (format!("{:016x}", plan.id)) } ": " (plan.summary.summary) } }
             h3 { "Endpoints" }
             (endpoints(pool, now))
@@ -159,7 +72,7 @@ fn pool_of(pool: &Pool, now: u64) -> Markup {
 }
 
 /// Returns whether the pool is healthy, and what is wrong, each with its cause and what to do about it.
-fn verdict_on(pool: &Pool) -> Markup {
+fn verdict_on(pool: &Pool, now: u64) -> Markup {
     let findings = verdict::findings(pool);
     let serious = |one: &Condition| one.finding.severity() < Severity::Note;
     html! {
@@ -169,27 +82,9 @@ fn verdict_on(pool: &Pool) -> Markup {
                 li {
                     span.bad[serious(one)] { (one.finding.severity().name()) ": " (one.finding.cause()) }
                     " [" (one.detail) "] " (one.finding.remedy()) " " code { (one.finding.id()) }
+                    @if one.since > 0 { " for " (ago(now, one.since)) }
                 }
             }
-        }
-    }
-}
-
-/// Returns the head of a table, and what its columns mean: names with their meanings. A line break in a name is one.
-fn head(columns: &[Column]) -> Markup {
-    html! {
-        thead { tr {
-            @for (class, name, meaning) in columns { th class=(class) { abbr title=(meaning) { (name) } } }
-        } }
-    }
-}
-
-/// Returns the meanings of a table's columns, for readers without a mouse.
-fn legend(columns: &[Column]) -> Markup {
-    html! {
-        details {
-            summary { "What the columns mean" }
-            dl { @for (_, name, meaning) in columns { dt { (name) } dd { (meaning) } } }
         }
     }
 }
@@ -235,17 +130,17 @@ fn endpoint_of(
         requests,
         tokens,
         picks,
-        ejected,
+        obstacle,
         poll_error,
     } = totals;
     html! {
         tr {
             td.l { (endpoint.address) @if *endpoint.name != *endpoint.address { br; code { (endpoint.name) } } }
-            td.picked.bad[!endpoint.available || ejected.is_some()] {
-                @match (endpoint.available, ejected) {
-                    (false, _) => "no: unhealthy, see Envoy's /clusters",
-                    (true, Some(reason)) => { "no: ejected, " (reason) }
-                    (true, None) => "yes",
+            td.picked.bad[!endpoint.is_available() || obstacle.is_some()] {
+                @match (obstacle, endpoint.is_available()) {
+                    (Some(reason), _) => { "no: " (reason) }
+                    (None, false) => { "no: " (endpoint.health.name()) }
+                    (None, true) => "yes",
                 }
             }
             td.bad[fresh != "fresh"] { (fresh) @if failures > 0 { ", " (failures) " failed" @if let Some(reason) = poll_error { ": " (reason) } } }
@@ -264,8 +159,9 @@ fn endpoint_of(
 fn workers(pool: &Pool, now: u64) -> Markup {
     html! {
         p {
-            "Each of Envoy's worker threads, and its main thread, runs a picker; one of them polls the endpoints' metrics for all. Held "
-            "requests wait for more of their body. The prefix index says which prompts each endpoint has probably cached."
+            "A worker is one of Envoy's worker threads, or its main thread: each runs a picker in a VM of its own, and one of them "
+            "polls the endpoints' metrics for all. Held requests wait for more of their body. The prefix index says which prompts "
+            "each endpoint has probably cached."
         }
         table.workers {
             (head(WORKERS))
@@ -335,6 +231,7 @@ fn totals(pool: &Pool) -> Markup {
                         td.bad[counts.refused > 0] { (counts.refused) }
                         td.bad[counts.fallbacks > 0] { (counts.fallbacks) }
                         td { (counts.elsewhere) }
+                        td { (counts.left_alone) }
                     }
                 }
             }

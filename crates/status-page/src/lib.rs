@@ -4,13 +4,14 @@
 //! sends a heartbeat, on which the pickers report their state ([`epp_sync::report`]); the page shows the
 //! reports and the other shared data. The crate may use `epp-core` and `epp-sync`, and no host.
 
+mod columns;
 mod html;
 mod verdict;
 
 use std::time::Duration;
 
 use epp_core::endpoints::store::EndpointStore;
-use epp_core::findings::Condition;
+use epp_core::findings::{printable, Condition};
 use epp_core::picker::peers::EndpointLoad;
 use epp_core::picker::status::{Candidate, Legend, RecentDecision, Status};
 use epp_core::scheduling::Slot;
@@ -18,13 +19,16 @@ use epp_core::time::{Clock, Timestamp};
 use epp_sync::presence::{self, Record};
 use epp_sync::report::{self, PlanReport, Report};
 use epp_sync::shared::{Shared, Traffic};
-use epp_sync::{findings, snapshot, Store};
+use epp_sync::{findings, snapshot, Store, BUILD};
 
 /// Seconds after which a browser loads the page again.
 pub const REFRESH: u32 = 2;
 
 /// Decisions that the page shows, of all workers together: a screen or two.
 const DECISIONS: usize = 50;
+
+/// Bytes of the name of the pickers' build that are shown.
+const MAX_BUILD_BYTES: usize = 200;
 
 /// A report older than this, in milliseconds, was made for an earlier visit of the page: pickers report
 /// every 500 ms while it is open.
@@ -60,8 +64,8 @@ struct Totals<'a> {
     tokens: u64,
     /// How often it was picked.
     picks: i64,
-    /// Why it is ejected, if it is.
-    ejected: Option<&'a str>,
+    /// Why it may not be picked, and for how long already.
+    obstacle: Option<&'a str>,
     /// Why its last metrics page could not be read, if it could not.
     poll_error: Option<&'a str>,
 }
@@ -74,16 +78,20 @@ struct Decided<'a> {
     legend: Option<&'a Legend>,
 }
 
-/// Returns the page as of `now`, in milliseconds since 1970, and asks the pickers to report.
-pub fn page(store: &mut dyn Store, now: u64) -> String {
+/// Returns the page as of `now`, in milliseconds since 1970, and asks the pickers to report. `build` is that of the
+/// module which serves the page.
+pub fn page(store: &mut dyn Store, now: u64, build: &str) -> String {
     let mut traffic = Traffic::default();
+    let other = store.get(BUILD).map(|(pickers, _)| pickers);
+    let other = other.filter(|pickers| *pickers != *build.as_bytes());
+    let other = other.map(|pickers| printable(&String::from_utf8_lossy(&pickers), MAX_BUILD_BYTES));
     let shared = &mut Shared::new(store, &mut traffic);
     let bases = report::watch(shared);
     let pools = bases
         .iter()
         .filter_map(|base| Pool::read(base, shared, now));
     let pools: Vec<Pool> = pools.filter(Pool::is_reported).collect();
-    html::page(&pools, now)
+    html::page(&pools, now, build, other.as_deref())
 }
 
 impl Pool {
@@ -161,9 +169,9 @@ impl Pool {
                     totals.poll_error.get_or_insert(reason);
                 }
             }
-            for (slot, reason) in &status.ejected {
+            for (slot, reason) in &status.obstacles {
                 if let Some(totals) = all.get_mut(*slot as usize) {
-                    totals.ejected.get_or_insert(reason);
+                    totals.obstacle.get_or_insert(reason);
                 }
             }
         }

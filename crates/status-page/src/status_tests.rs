@@ -1,7 +1,7 @@
 use super::*;
 use epp_core::findings::Finding;
 use epp_core::picker::status::{DecisionBasis, IndexFill, PlanSummary, PluginSummary};
-use epp_core::scheduling::Metrics;
+use epp_core::scheduling::{Health, Metrics};
 use epp_core::time::Timestamp;
 use epp_sync::presence::{Presence, WorkerSlots};
 use epp_sync::InProcess;
@@ -16,7 +16,10 @@ fn pool(memory: &mut InProcess, report: Report) {
         let member = epp_core::endpoints::store::Member {
             name: address.to_owned(),
             address: address.to_owned(),
-            available: slot == Slot(0),
+            health: match slot {
+                Slot(0) => Health::Healthy,
+                _ => Health::Draining,
+            },
             ..Default::default()
         };
         store.set_member(slot, &member);
@@ -79,7 +82,7 @@ fn report() -> Report {
             ..IndexFill::default()
         },
         picks: vec![(0, 12)],
-        ejected: vec![(1, "hung".to_owned())],
+        obstacles: vec![(1, "unhealthy, draining, for 12 s".to_owned())],
         legends: vec![Legend {
             filters: vec!["f".to_owned()],
             scorers: vec![("queue-scorer".to_owned(), 2.0)],
@@ -107,7 +110,7 @@ fn report() -> Report {
 #[test]
 fn a_page_without_reports_says_that_data_is_being_collected() {
     let mut memory = InProcess::default();
-    let text = page(&mut memory, NOW);
+    let text = page(&mut memory, NOW, "b");
     assert!(text.contains("Collecting data"), "{text}");
 }
 
@@ -115,12 +118,12 @@ fn a_page_without_reports_says_that_data_is_being_collected() {
 fn the_page_shows_what_was_reported() {
     let mut memory = InProcess::default();
     pool(&mut memory, report());
-    let text = page(&mut memory, NOW);
+    let text = page(&mut memory, NOW, "b");
     for shown in [
         "Updated 00:16:40 UTC. Refreshes every 2 s.",
         "Pool a&lt;b&gt;",
         "<td>40 ms</td><td>3</td><td>7</td><td>25.0 %</td><td>–</td><td class=\"in-flight\">5</td><td>640</td><td>12</td>",
-        "<td class=\"picked bad\">no: unhealthy, see Envoy's /clusters</td><td class=\"bad\">never scraped</td>",
+        "<td class=\"picked bad\">no: unhealthy, draining, for 12 s</td><td class=\"bad\">never scraped</td>",
         "10.0.0.1:80: 5",
         "&lt;b&gt;m&lt;/b&gt;",
         "f: 2",
@@ -139,7 +142,7 @@ fn the_page_shows_what_was_reported() {
 fn the_verdict_comes_first_with_causes_and_remedies() {
     let mut memory = InProcess::default();
     pool(&mut memory, report());
-    let text = page(&mut memory, NOW);
+    let text = page(&mut memory, NOW, "b");
     assert!(
         text.contains("<p class=\"verdict bad\">Not healthy: 1 broken.</p>"),
         "nobody polls: {text}"
@@ -149,14 +152,14 @@ fn the_verdict_comes_first_with_causes_and_remedies() {
     polls.status.polls = true;
     let mut memory = InProcess::default();
     pool(&mut memory, polls);
-    let text = page(&mut memory, NOW);
+    let text = page(&mut memory, NOW, "b");
     assert!(text.contains("<p class=\"verdict\">Healthy.</p>"), "{text}");
 
     let verdict = findings::Verdict {
-        open: vec![Condition::new(
-            Finding::EndpointsEjected,
-            "1 of 2 endpoints: <a>",
-        )],
+        open: vec![Condition {
+            since: NOW - 61_000,
+            ..Condition::new(Finding::EndpointsEjected, "1 of 2 endpoints: <a>")
+        }],
     };
     let base = report::base("epp", "a<b>");
     Shared::new(&mut memory, &mut Traffic::default()).put(
@@ -164,11 +167,15 @@ fn the_verdict_comes_first_with_causes_and_remedies() {
         &verdict,
         None,
     );
-    let text = page(&mut memory, NOW);
+    let text = page(&mut memory, NOW, "b");
     let cause = Finding::EndpointsEjected.cause();
     let listed =
         format!("<li><span class=\"bad\">degraded: {cause}</span> [1 of 2 endpoints: &lt;a&gt;] ");
     assert!(text.contains(&listed), "{text}");
+    assert!(
+        text.contains("<code>endpoints-ejected</code> for 61.0 s</li>"),
+        "{text}"
+    );
     let place = |what: &str| text.find(what).unwrap();
     assert!(
         place("Not healthy: 1 degraded.") < place("Filter <code>"),
@@ -177,10 +184,31 @@ fn the_verdict_comes_first_with_causes_and_remedies() {
 }
 
 #[test]
+fn a_page_of_another_build_than_the_pickers_says_so() {
+    let mut memory = InProcess::default();
+    pool(&mut memory, report());
+    let mut told = |pickers: &[u8]| {
+        memory.set(BUILD, pickers, None);
+        page(&mut memory, NOW, "epp-wasm 0.1.0").contains("give it the same module")
+    };
+    assert!(!told(b"epp-wasm 0.1.0"));
+    assert!(told(b"epp-wasm 0.2.0"));
+    let forged = page(&mut memory, NOW, "b");
+    assert!(forged.contains("The pickers run epp-wasm 0.2.0, and this listener b: "));
+    memory.set(
+        BUILD,
+        &[b"<\n\x1b".as_slice(), &[b'x'; 1_000]].concat(),
+        None,
+    );
+    let forged = page(&mut memory, NOW, "b");
+    assert!(forged.contains("The pickers run &lt;??xxx") && !forged.contains(&"x".repeat(300)));
+}
+
+#[test]
 fn every_column_says_what_it_means() {
     let mut memory = InProcess::default();
     pool(&mut memory, report());
-    let text = page(&mut memory, NOW);
+    let text = page(&mut memory, NOW, "b");
     assert_eq!(
         text.matches("<abbr title=\"").count(),
         text.matches("<dt>").count()
@@ -202,7 +230,7 @@ fn reports_of_an_earlier_visit_or_owner_are_not_shown() {
     ] {
         let mut memory = InProcess::default();
         pool(&mut memory, stale);
-        assert!(page(&mut memory, NOW).contains("Collecting data"));
+        assert!(page(&mut memory, NOW, "b").contains("Collecting data"));
     }
 }
 
@@ -218,7 +246,7 @@ fn the_last_decisions_are_shown_first_up_to_the_limit() {
     let mut report = report();
     report.status.decisions = many.collect();
     pool(&mut memory, report);
-    let text = page(&mut memory, NOW);
+    let text = page(&mut memory, NOW, "b");
     assert_eq!(text.matches("<tbody class=\"one\">").count(), DECISIONS);
     let (last, first) = (text.find("m59<"), text.find("m10<"));
     assert!(last.unwrap() < first.unwrap());

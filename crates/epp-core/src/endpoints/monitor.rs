@@ -78,8 +78,8 @@ pub struct Monitor {
     rng: fastrand::Rng,
     /// Whether the members are known, even if there are none.
     members_known: bool,
-    /// Since when they have not been known; `None` before the first tick.
-    unknown_since: Option<Instant>,
+    /// When the first tick was; until then nothing was known. `None` before.
+    begun: Option<Instant>,
     revisions: Revisions,
     /// When discovery is due; none: at once.
     members_due: Option<Instant>,
@@ -117,7 +117,7 @@ impl Monitor {
             poller: Poller::new(plan.source.interval),
             rng,
             members_known: false,
-            unknown_since: None,
+            begun: None,
             revisions: Revisions::default(),
             members_due: None,
             members_requested: None,
@@ -171,6 +171,11 @@ impl Monitor {
         self.polling = polling;
     }
 
+    /// Returns when the first tick was.
+    pub fn begun(&self) -> Option<Instant> {
+        self.begun
+    }
+
     /// Returns how often what was polled has changed.
     pub fn revisions(&self) -> Revisions {
         self.revisions
@@ -188,14 +193,14 @@ impl Monitor {
             return false;
         };
         let waits = |since| now.since(since) < discovery.timeout;
-        !self.members_known && self.unknown_since.is_none_or(waits)
+        !self.members_known && self.begun.is_none_or(waits)
     }
 
     /// Updates freshness and polls. Returns which endpoints came and
     /// went, and what to fetch.
     pub fn tick(&mut self, clock: &Clock) -> (Changes, Vec<Query>) {
         let (mut changes, mut queries) = (Changes::default(), Vec::new());
-        self.unknown_since.get_or_insert(clock.now());
+        self.begun.get_or_insert(clock.now());
         if self.polling {
             self.poll(clock.now(), &mut changes, &mut queries);
         }

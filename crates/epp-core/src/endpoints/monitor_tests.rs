@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config;
+use crate::scheduling::Health;
 
 fn monitor() -> Monitor {
     let text = "apiVersion: llm-d.ai/v1alpha1
@@ -19,7 +20,7 @@ fn member(number: u32) -> (Slot, Member) {
     let member = Member {
         name: number.to_string(),
         address: format!("10.0.0.{number}:80"),
-        available: true,
+        health: Health::Healthy,
         ..Member::default()
     };
     (Slot(number), member)

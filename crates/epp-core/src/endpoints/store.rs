@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::trust::Trust;
-use crate::scheduling::{DecisionMode, Endpoint, Freshness, Metrics, Pool, Slot};
+use crate::scheduling::{DecisionMode, Endpoint, Freshness, Health, Metrics, Pool, Slot};
 use crate::time::{Clock, Instant, Timestamp};
 
 /// Two pickers poll for a moment when ticks come late, and what one has published may be older than what the other
@@ -23,8 +23,8 @@ pub struct Member {
     pub address: String,
     /// Labels, as discovery knows them.
     pub labels: Vec<(String, String)>,
-    /// Whether the member may be picked.
-    pub available: bool,
+    /// Its health.
+    pub health: Health,
 }
 
 impl Member {
@@ -103,9 +103,8 @@ impl EndpointStore {
     pub fn set_member(&mut self, slot: Slot, member: &Member) {
         match self.pool.get(slot) {
             Some(endpoint) if same(member, endpoint) => {
-                let available = member.available;
                 self.pool
-                    .note(slot, |endpoint| &mut endpoint.available, available);
+                    .note(slot, |endpoint| &mut endpoint.health, member.health);
                 self.pool.set_labels(slot, &member.labels);
             }
             _ => {
@@ -113,7 +112,7 @@ impl EndpointStore {
                     name: member.name.clone(),
                     address: member.address.as_str().into(),
                     labels: member.labels.clone(),
-                    available: member.available,
+                    health: member.health,
                     ..Endpoint::default()
                 };
                 self.pool.set(slot, endpoint);
@@ -245,7 +244,10 @@ impl EndpointStore {
     /// Chooses the decision mode: metrics are not used once fewer than a quarter of the available endpoints have
     /// fresh ones, and then not before half of them have.
     pub fn choose_mode(&mut self) {
-        let available = self.pool.iter().filter(|(_, endpoint)| endpoint.available);
+        let available = self
+            .pool
+            .iter()
+            .filter(|(_, endpoint)| endpoint.is_available());
         let (mut all, mut fresh) = (0, 0);
         for (_, endpoint) in available {
             all += 1;
@@ -302,7 +304,7 @@ mod tests {
         Member {
             name: number.to_string(),
             address: format!("10.0.0.{number}:80"),
-            available: true,
+            health: Health::Healthy,
             ..Member::default()
         }
     }
@@ -387,16 +389,16 @@ mod tests {
         page(&mut store, 0, 1_000);
         store.refresh(&clock(1_000), Duration::from_millis(2_000));
         let id = store.pool.snapshot().id.clone();
-        let member = |available| Member {
+        let member = |health| Member {
             name: "1".to_owned(),
             address: "10.0.0.1:80".to_owned(),
-            available,
+            health,
             ..Member::default()
         };
         store.refresh(&clock(1_050), Duration::from_millis(2_000));
-        store.set_member(Slot(1), &member(true));
+        store.set_member(Slot(1), &member(Health::Healthy));
         assert_eq!(store.pool.snapshot().id, id);
-        store.set_member(Slot(1), &member(false));
+        store.set_member(Slot(1), &member(Health::Draining));
         let fewer = store.pool.snapshot();
         assert_eq!(fewer.candidates, [Slot(0)]);
         let id = fewer.id.clone();
@@ -412,7 +414,7 @@ mod tests {
         store.remove(Slot(0));
         let member = Member {
             name: "new".to_owned(),
-            available: true,
+            health: Health::Healthy,
             ..Member::default()
         };
         store.set_member(Slot(0), &member);

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::event_log::Subject;
+
 /// How bad a finding is, the worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
@@ -86,20 +88,20 @@ catalogue! {
         "Endpoints are picked also for requests whose route leads to another cluster.",
         "Route them to the pool's cluster, or remove `requests: all` from envoy-proxy.";
     EndpointsUnhealthy = "endpoints-unhealthy" Degraded:
-        "Endpoints are not healthy in Envoy's cluster: they get no requests.",
-        "Envoy's admin page /clusters has the reason: a failed health check, outlier detection, draining.";
+        "Endpoints get no requests: Envoy reports them as unhealthy or draining.",
+        "Look at these model servers; if they are well, at the health checks and outlier_detection of the cluster.";
     EndpointsEjected = "endpoints-ejected" Degraded:
         "Requests fail at endpoints: those are ejected, unless too few others would stay in use.",
-        "Look at the model server's log; an endpoint is used again once a probe request succeeds.";
+        "Look at the model server's log, or at the requests if most endpoints are affected. A probe request that succeeds ends it.";
     EndpointHung = "endpoint-hung" Degraded:
         "An endpoint does not respond to the requests that it was sent.",
         "Restart the model server if its log shows no progress; it is used again once a probe request succeeds.";
     PollsFail = "polls-fail" Degraded:
         "Metrics pages of endpoints cannot be fetched or read.",
-        "Check the path, port and TLS settings of metrics-data-source against the model servers.";
+        "If one endpoint is affected, look at its model server; if all are, at path, port and TLS settings of metrics-data-source.";
     MetricsStale = "metrics-stale" Degraded:
         "Endpoints have no fresh metrics: metric scorers assume the average of the others.",
-        "Look at the reason for which their polls fail, on the status page or in llm_d_epp_datalayer_poll_errors_total.";
+        "If polls do not fail either, the worker that polls is overloaded: raise `interval` of metrics-data-source.";
     OwnCounts = "own-counts" Degraded:
         "Too few endpoints have fresh metrics: decisions are based on this Envoy's own counts.",
         "Look at the reason for which polls fail, on the status page or in llm_d_epp_datalayer_poll_errors_total.";
@@ -116,8 +118,8 @@ catalogue! {
         "Workers use different configurations.",
         "An update is being rolled out, or a worker rejected it: Envoy's log has the reason.";
     MemoryHigh = "memory-high" Degraded:
-        "The memory of a VM has grown above 512 MiB; Envoy ends a VM at 1 GiB.",
-        "Lower `maxIndexBytes` or `maxHeld`, and restart Envoy: the memory of a VM never shrinks.";
+        "The memory of a worker has grown above 512 MiB; it fails at 1 GiB.",
+        "Lower `maxIndexBytes` or `maxHeld`, and restart Envoy: the memory of a worker never shrinks.";
     RequestsLeftAlone = "requests-left-alone" Note:
         "Requests pass the filter, and none of them is routed to the pool's cluster: the filter leaves them alone.",
         "If the pool gets no requests yet, this is expected; else set `clusters` to the cluster that their route names.";
@@ -162,6 +164,21 @@ impl Finding {
         let mut entries = ENTRIES.iter();
         let found = entries.find(|entry| entry.id == id)?;
         Some(found.finding)
+    }
+
+    /// Returns what its lines of the log are about: whether clients can bring it about.
+    pub fn subject(self) -> Subject {
+        match self {
+            Self::RoutedElsewhere
+            | Self::EndpointsEjected
+            | Self::EndpointHung
+            | Self::RequestsRefused
+            | Self::RequestsUnrouted
+            | Self::RequestsLeftAlone
+            | Self::SeriesBound
+            | Self::NoCachedTokens => Subject::Requests,
+            _ => Subject::Pool,
+        }
     }
 
     fn entry(self) -> Option<&'static Entry> {

@@ -7,6 +7,9 @@
 //! To add a finding: a line in `catalogue.rs`, and a condition in `picker/verdict.rs`, which looks once a second. It
 //! goes to `own_conditions` if each worker has to find it out by itself, as from its requests, and to
 //! `pool_conditions` if the worker that polls knows it for all of them. `make generate` writes it into the runbooks.
+//!
+//! One cause is one finding. Of an endpoint the first of these counts that applies, and hides the others: Envoy reports
+//! it as unhealthy, it hangs or is ejected, its polls fail, its metrics are stale.
 
 mod catalogue;
 mod event_log;
@@ -18,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::catalogue::{Finding, Severity};
 pub use self::event_log::{EventLog, Level, Subject};
 
-use crate::time::Instant;
+use crate::time::{whole_millis, Clock, Instant, Timestamp};
 
 /// A condition opens its finding once it has been met for this long: longer than a poll may take and than it takes
 /// another worker to poll, so that neither is a finding.
@@ -39,13 +42,18 @@ pub struct Condition {
     /// The particulars, as a part of a sentence. What another plugin writes into shared data is cut and cleaned, too.
     #[serde(deserialize_with = "read_detail")]
     pub detail: String,
+    /// Since when it has been met, in milliseconds since 1970; 0 unless its finding is open and published.
+    pub since: u64,
 }
 
 impl Condition {
     /// Returns a condition. The detail may hold anything: it is cut, and its control and invisible characters are replaced.
     pub fn new(finding: Finding, detail: &str) -> Self {
-        let detail = printable(detail, MAX_DETAIL_BYTES);
-        Self { finding, detail }
+        Self {
+            finding,
+            detail: printable(detail, MAX_DETAIL_BYTES),
+            since: 0,
+        }
     }
 }
 
@@ -84,8 +92,6 @@ struct Known {
     /// When it was last met.
     met: Instant,
     open: bool,
-    /// Whether another picker has opened it, and `since` is when this one took over.
-    adopted: bool,
 }
 
 /// A finding has been opened or closed.
@@ -93,14 +99,12 @@ struct Known {
 pub enum Transition {
     /// It is open now.
     Opened(Condition),
-    /// It is closed, and was open for this long, or for longer if another picker had opened it.
+    /// It is closed.
     Closed {
         /// As it was last met.
         condition: Condition,
-        /// For how long it was open here.
+        /// For how long the condition was met.
         lasted: Duration,
-        /// Whether another picker had opened it.
-        adopted: bool,
     },
 }
 
@@ -114,9 +118,17 @@ pub struct Findings {
 
 impl Findings {
     /// Returns the open findings, the worst first.
-    pub fn open(&self) -> impl Iterator<Item = &Condition> {
+    pub fn open(&self, clock: &Clock) -> Vec<Condition> {
         let open = self.known.iter().filter(|known| known.open);
-        open.map(|known| &known.condition)
+        let published = |known: &Known| {
+            let lasts = whole_millis(clock.now().since(known.since));
+            let since = clock.wall().as_millis().saturating_sub(lasts);
+            Condition {
+                since,
+                ..known.condition.clone()
+            }
+        };
+        open.map(published).collect()
     }
 
     /// Returns a number that changes whenever [`Self::open`] does.
@@ -125,11 +137,13 @@ impl Findings {
     }
 
     /// Takes over the findings that another picker has opened: they are known already.
-    pub fn adopt(&mut self, open: Vec<Condition>, now: Instant) {
+    pub fn adopt(&mut self, open: Vec<Condition>, clock: &Clock) {
         self.known.clear();
-        for condition in open {
+        let now = clock.now();
+        for mut condition in open {
+            let since = Timestamp::from_millis(std::mem::take(&mut condition.since));
             if let Some(known) = self.meet(condition, now) {
-                (known.open, known.adopted) = (true, true);
+                (known.open, known.since) = (true, now.before(clock.wall().since(since)));
             }
         }
         self.revision += 1;
@@ -152,7 +166,6 @@ impl Findings {
                 transitions.push(Transition::Closed {
                     condition: known.condition.clone(),
                     lasted: known.met.since(known.since),
-                    adopted: known.adopted,
                 });
             }
             !closes && (known.open || absent.is_zero())
@@ -174,7 +187,6 @@ impl Findings {
                 since: now,
                 met: now,
                 open: false,
-                adopted: false,
             };
             self.known.insert(place, known);
         } else if let Some(known) = self.known.get_mut(place).filter(|known| known.met != now) {

@@ -6,6 +6,10 @@ fn at(seconds: u64) -> Instant {
     Instant::default().after(Duration::from_secs(seconds))
 }
 
+fn clock(seconds: u64) -> Clock {
+    Clock::starting_at(Timestamp::from_millis(seconds * 1_000))
+}
+
 fn met(finding: Finding, detail: &str) -> Vec<Condition> {
     vec![Condition::new(finding, detail)]
 }
@@ -15,7 +19,7 @@ fn a_finding_opens_and_closes_only_after_a_while_and_its_detail_follows() {
     let mut findings = Findings::default();
     assert_eq!(findings.update(met(Finding::PoolEmpty, "a"), at(10)), []);
     assert_eq!(findings.update(met(Finding::PoolEmpty, "a"), at(11)), []);
-    assert_eq!(findings.open().count(), 0);
+    assert_eq!(findings.open(&clock(11)), []);
     let opened = findings.update(met(Finding::PoolEmpty, "b"), at(12));
     let condition = Condition::new(Finding::PoolEmpty, "b");
     assert_eq!(opened, [Transition::Opened(condition.clone())]);
@@ -24,7 +28,7 @@ fn a_finding_opens_and_closes_only_after_a_while_and_its_detail_follows() {
     assert_eq!(findings.revision(), revision, "nothing has changed");
     assert_eq!(findings.update(met(Finding::PoolEmpty, "c"), at(14)), []);
     assert_ne!(findings.revision(), revision);
-    assert_eq!(findings.open().next().unwrap().detail, "c");
+    assert_eq!(findings.open(&clock(14))[0].detail, "c");
     for second in 15..19 {
         assert_eq!(findings.update(Vec::new(), at(second)), []);
     }
@@ -32,11 +36,7 @@ fn a_finding_opens_and_closes_only_after_a_while_and_its_detail_follows() {
     let lasted = Duration::from_secs(4);
     assert_eq!(
         findings.update(Vec::new(), at(19)),
-        [Transition::Closed {
-            condition,
-            lasted,
-            adopted: false
-        }]
+        [Transition::Closed { condition, lasted }]
     );
 }
 
@@ -86,7 +86,8 @@ fn over_random_conditions_each_finding_opens_and_closes_in_turn() {
                 }
             }
             open.sort_unstable();
-            let now: Vec<Finding> = findings.open().map(|open| open.finding).collect();
+            let open_now = findings.open(&clock(second));
+            let now: Vec<Finding> = open_now.iter().map(|open| open.finding).collect();
             assert_eq!(now, open, "the worst first");
         }
     }
@@ -95,11 +96,19 @@ fn over_random_conditions_each_finding_opens_and_closes_in_turn() {
 #[test]
 fn another_picker_continues_without_saying_again_what_is_known() {
     let mut findings = Findings::default();
-    findings.adopt(met(Finding::PoolEmpty, "a"), at(0));
-    assert_eq!(findings.update(met(Finding::PoolEmpty, "a"), at(1)), []);
-    assert_eq!(findings.open().count(), 1);
-    findings.adopt(Vec::new(), at(2));
-    assert_eq!(findings.open().count(), 0);
+    let condition = Condition::new(Finding::PoolEmpty, "a");
+    let published = Condition {
+        since: 3_000,
+        ..condition.clone()
+    };
+    findings.adopt(vec![published.clone()], &clock(60));
+    assert_eq!(findings.update(vec![condition.clone()], at(61)), []);
+    assert_eq!(findings.open(&clock(61)), [published]);
+    let lasted = Duration::from_secs(58);
+    let over = Transition::Closed { condition, lasted };
+    assert_eq!(findings.update(Vec::new(), at(66)), [over]);
+    findings.adopt(Vec::new(), &clock(67));
+    assert_eq!(findings.open(&clock(67)), []);
 }
 
 #[test]

@@ -66,7 +66,7 @@ fn serving(pool: &Pool) -> Cow<'_, [Slot]> {
     if !candidates.is_empty() {
         return Cow::Borrowed(candidates);
     }
-    let available = pool.iter().filter(|(_, endpoint)| endpoint.available);
+    let available = pool.iter().filter(|(_, endpoint)| endpoint.is_available());
     Cow::Owned(available.map(|(slot, _)| slot).collect())
 }
 

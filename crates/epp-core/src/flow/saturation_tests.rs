@@ -1,5 +1,5 @@
 use super::*;
-use crate::scheduling::{DecisionMode, Freshness, Metrics};
+use crate::scheduling::{DecisionMode, Freshness, Health, Metrics};
 use crate::testing::{detector, pool};
 
 /// An endpoint of a vector: its waiting count, KV-cache utilization, requests and tokens in flight, and running count.
@@ -235,7 +235,7 @@ fn endpoints_that_get_no_requests_do_not_count() {
     let detector = built("concurrency-detector", "{maxConcurrency: 10}");
     let mut pool = of(&[in_flight(8, 0), in_flight(2, 0), in_flight(0, 0)]);
     pool.get_mut(Slot(1)).unwrap().ejected = true;
-    pool.get_mut(Slot(2)).unwrap().available = false;
+    pool.get_mut(Slot(2)).unwrap().health = Health::Unhealthy;
     assert_eq!(detector.saturation(&pool, Partition::All), 0.8);
     pool.get_mut(Slot(0)).unwrap().ejected = true;
     let found = detector.saturation(&pool, Partition::All);
@@ -243,8 +243,8 @@ fn endpoints_that_get_no_requests_do_not_count() {
         found, 0.5,
         "ejected ones are used where there are no others"
     );
-    pool.get_mut(Slot(0)).unwrap().available = false;
-    pool.get_mut(Slot(1)).unwrap().available = false;
+    pool.get_mut(Slot(0)).unwrap().health = Health::Unhealthy;
+    pool.get_mut(Slot(1)).unwrap().health = Health::Unhealthy;
     assert_eq!(detector.saturation(&pool, Partition::All), 1.0);
 }
 

@@ -1,15 +1,26 @@
-//! Conditions of findings whose cause is a configuration: of clusters, of the admin interface, of metrics pages, of routes.
+//! Conditions of findings whose cause is a configuration: of clusters, of the admin interface, of metrics pages, of routes;
+//! and those of single endpoints.
 
+use std::time::Duration;
+
+use super::status::DecisionBasis;
 use super::verdict::Met;
 use super::Picker;
 use crate::endpoints::discovery::Survey;
 use crate::endpoints::fetch_error::FetchError;
+use crate::endpoints::outlier::Reason;
 use crate::findings::Finding;
 use crate::plugins::Discovery;
+use crate::scheduling::Freshness;
 
 /// Requests that pass to other clusters before that is a finding: a few of them may be health checks of a gateway that
 /// has just started.
 pub(super) const MIN_ELSEWHERE: u64 = 10;
+
+/// For this long after its start, a VM does not find that the admin interface cannot be reached: while an Envoy starts or
+/// loads another module, its main thread responds late. Shorter than it takes for a finding to close, so that one which
+/// another VM has opened stays open.
+const STARTING: Duration = Duration::from_secs(4);
 
 /// Pages of an endpoint that could not be read in a row, before that is a finding: a single one may be lost.
 const MIN_FAILURES: u32 = 2;
@@ -28,6 +39,7 @@ impl Picker {
             Ok(0) => return,
             Ok(missing) => (missing, found.survey()),
             Err(FetchError::NotListed) => (u32::MAX, found.survey()),
+            Err(_) if self.is_starting() => return,
             Err(FetchError::WrongCluster) => {
                 let detail = format_args!("Envoy has no cluster {admin:?}");
                 return met.add(Finding::AdminUnreachable, detail);
@@ -65,27 +77,61 @@ impl Picker {
         }
     }
 
-    /// Adds why metrics pages cannot be fetched or read.
-    pub(super) fn poll_conditions(&self, met: &mut Met) {
-        let monitor = &self.dispatcher.endpoints.monitor;
-        let (mut failing, mut unknown, mut all) = (Vec::new(), 0, 0);
-        for (slot, endpoint) in monitor.store.pool.iter() {
-            all += 1;
+    fn is_starting(&self) -> bool {
+        let now = self.dispatcher.clock.now();
+        let begun = self.dispatcher.endpoints.monitor.begun();
+        begun.is_none_or(|begun| now.since(begun) < STARTING)
+    }
+
+    /// Adds what is wrong with endpoints, each under the first finding that applies: it is the cause of the others.
+    pub(super) fn endpoint_conditions(&self, all: usize, met: &mut Met) {
+        let endpoints = &self.dispatcher.endpoints;
+        let monitor = &endpoints.monitor;
+        let (mut unhealthy, mut ejected, mut hung) = (vec![], vec![], vec![]);
+        let (mut failing, mut stale) = (vec![], vec![]);
+        let (mut fresh, mut unknown) = (0, false);
+        for (slot, endpoint) in endpoints.pool().iter() {
+            let is_fresh = endpoint.freshness == Freshness::Fresh || !monitor.scrapes();
+            fresh += usize::from(is_fresh);
             let failures = monitor.store.condition(slot).failures;
             let error = monitor.poll_error(slot);
-            let Some(error) = error.filter(|_| failures >= MIN_FAILURES) else {
-                continue;
-            };
-            unknown += usize::from(error == FetchError::WrongCluster);
-            failing.push(format!("{} ({})", endpoint.address, error.text()));
+            let error = error.filter(|_| failures >= MIN_FAILURES);
+            unknown |= error == Some(FetchError::WrongCluster);
+            let address = &endpoint.address;
+            if !endpoint.is_available() {
+                unhealthy.push(format!("{address} ({})", endpoint.health.name()));
+            } else if let Some(reason) = monitor.outliers.reason(slot) {
+                let used = match monitor.outliers.is_in_use(slot) {
+                    true => ", still in use",
+                    false => "",
+                };
+                let text = format!("{address} ({}{used})", reason.name());
+                match reason {
+                    Reason::Hung => hung.push(text),
+                    _ => ejected.push(text),
+                }
+            } else if let Some(error) = error {
+                failing.push(format!("{address} ({})", error.text()));
+            } else if !is_fresh {
+                stale.push(address.to_string());
+            }
         }
-        if unknown > 0 {
+        let polls_matter = !failing.is_empty() || !stale.is_empty();
+        if unknown {
             let cluster = self.plan().metrics_cluster();
             let detail = format_args!("Envoy has no cluster {cluster:?}");
             met.add(Finding::MetricsClusterUnknown, detail);
+            failing.clear();
         }
-        if failing.len() > unknown {
-            met.add_endpoints(Finding::PollsFail, &failing, all);
+        met.add_endpoints(Finding::EndpointsUnhealthy, &unhealthy, all);
+        met.add_endpoints(Finding::EndpointsEjected, &ejected, all);
+        met.add_endpoints(Finding::EndpointHung, &hung, all);
+        met.add_endpoints(Finding::PollsFail, &failing, all);
+        met.add_endpoints(Finding::MetricsStale, &stale, all);
+        // Where endpoints get no requests, their metrics make no difference.
+        if endpoints.decision_basis() == DecisionBasis::OwnCounts && polls_matter {
+            let detail = format_args!("{fresh} of {all} endpoints have fresh metrics");
+            met.add(Finding::OwnCounts, detail);
         }
     }
 

@@ -8,7 +8,7 @@ use crate::endpoints::discovery::Listing;
 use crate::endpoints::outlier::Reason;
 use crate::endpoints::store::Member;
 use crate::findings::Condition;
-use crate::scheduling::Slot;
+use crate::scheduling::{Health, Slot};
 use crate::time::{Instant, Timestamp};
 
 use std::time::Duration;
@@ -28,7 +28,7 @@ fn members(picker: &mut Picker, count: u32) {
     let member = |number| Member {
         name: format!("p{number}"),
         address: format!("10.0.0.{number}:80"),
-        available: true,
+        health: Health::Healthy,
         ..Member::default()
     };
     let listing = Listing {
@@ -50,6 +50,7 @@ fn met(find: impl FnOnce(&mut Met)) -> Vec<String> {
 
 fn discovery(results: &[Result<u32, FetchError>], survey: Option<Survey>) -> Vec<String> {
     let mut picker = picker();
+    (0..5).for_each(|second| picker.tick(NOW.after(Duration::from_secs(second))));
     let found = &mut picker.dispatcher.endpoints.monitor.found;
     results.iter().for_each(|result| found.record(*result));
     found.record_survey(survey);
@@ -155,7 +156,10 @@ fn failing_polls_are_told_with_their_reasons() {
             let address = format!("10.0.0.{number}:80");
             monitor.on_page(Slot(number), &address, Err(*error), &clock);
         }
-        met(|met| picker.poll_conditions(met))
+        let mut told = met(|met| picker.endpoint_conditions(5, met));
+        // Of the endpoints whose pages are not polled here.
+        told.retain(|told| !told.starts_with("metrics-stale") && !told.starts_with("own-counts"));
+        told
     };
     let errors = [FetchError::Unreachable, FetchError::Status(404)];
     assert_eq!(polls(&mut picker, &errors), [""; 0], "one may be lost");
@@ -171,6 +175,48 @@ fn failing_polls_are_told_with_their_reasons() {
     assert_eq!(
         polls(&mut picker, &errors),
         ["metrics-cluster-unknown: Envoy has no cluster \"pages\""]
+    );
+}
+
+#[test]
+fn a_vm_that_has_just_started_does_not_blame_the_admin_interface() {
+    let mut picker = picker();
+    let mut told = |second| {
+        picker.tick(NOW.after(Duration::from_secs(second)));
+        let found = &mut picker.dispatcher.endpoints.monitor.found;
+        (0..2).for_each(|_| found.record(Err(FetchError::Timeout)));
+        met(|met| picker.discovery_conditions(met)).len()
+    };
+    let told: Vec<usize> = (0..6).map(&mut told).collect();
+    assert_eq!(told, [0, 0, 0, 0, 1, 1]);
+}
+
+#[test]
+fn what_is_wrong_with_an_endpoint_is_told_once_by_its_cause() {
+    let mut picker = picker();
+    members(&mut picker, 4);
+    let clock = picker.dispatcher.clock;
+    let endpoints = &mut picker.dispatcher.endpoints;
+    for number in [0, 1, 2, 0, 1, 2] {
+        let address = format!("10.0.0.{number}:80");
+        let refused = Err(FetchError::Unreachable);
+        let slot = Slot(number);
+        endpoints.monitor.on_page(slot, &address, refused, &clock);
+    }
+    let pool = &mut endpoints.monitor.store.pool;
+    pool.note(Slot(0), |it| &mut it.health, Health::FailedCheck);
+    for slot in [Slot(0), Slot(1)] {
+        endpoints.monitor.outliers.mark_hung(slot, clock.wall());
+    }
+    let told = met(|met| picker.endpoint_conditions(4, met));
+    assert_eq!(
+        told,
+        [
+            "endpoints-unhealthy: 1 of 4 endpoints: 10.0.0.0:80 (failed health check)",
+            "endpoint-hung: 1 of 4 endpoints: 10.0.0.1:80 (hung, still in use)",
+            "polls-fail: 1 of 4 endpoints: 10.0.0.2:80 (unreachable)",
+            "metrics-stale: 1 of 4 endpoints: 10.0.0.3:80",
+        ]
     );
 }
 
@@ -294,7 +340,7 @@ fn an_endpoint_that_may_not_be_picked_any_more_is_no_proof() {
     let slots = [Slot(0), Slot(1)];
     for slot in slots {
         let pool = picker.fixture().pool();
-        pool.note(slot, |endpoint| &mut endpoint.available, false);
+        pool.note(slot, |endpoint| &mut endpoint.health, Health::Unhealthy);
     }
     let record = |picker: &mut Picker, now: Timestamp, id: u32| {
         picker.dispatcher.begin_event(now);

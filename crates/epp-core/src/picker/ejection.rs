@@ -4,7 +4,6 @@ use super::exchange::Exchange;
 use super::pool_state::PoolState;
 use super::Picker;
 use crate::endpoints::outlier::{Failure, Outcome};
-use crate::findings::{Level, Subject};
 use crate::metrics::definitions::{EJECTIONS, SUPPRESSED_EJECTIONS};
 use crate::metrics::labels::{Ejection, Suppression};
 use crate::scheduling::Slot;
@@ -79,13 +78,6 @@ impl Picker {
             if count > 0 {
                 metrics.add(SUPPRESSED_EJECTIONS, reason, count);
             }
-        }
-        if blamed.majorities > 0 {
-            let text = format_args!(
-                "requests to more than half of the endpoints fail: none is ejected for that, since the requests must \
-                 be at fault"
-            );
-            dispatcher.log(Level::Warning, Subject::Pool, text);
         }
     }
 }

@@ -8,6 +8,7 @@ use super::*;
 use crate::body::SliceBody;
 use crate::config;
 use crate::endpoints::outlier::Reason;
+use crate::scheduling::Health;
 
 const PAGE: &[u8] = b"vllm:num_requests_waiting 7\n";
 
@@ -189,7 +190,7 @@ fn an_endpoint_that_came_into_the_slot_does_not_hang_for_its_predecessor() {
         name: "new".to_owned(),
         address,
         labels: Vec::new(),
-        available: true,
+        health: Health::Healthy,
     };
     picker.peers().adopt_members(vec![(Slot(0), member)]);
     read_pages(&mut picker, 0..1, 1);

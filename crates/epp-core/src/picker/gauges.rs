@@ -160,7 +160,7 @@ impl Picker {
         }
         let mut ready = 0;
         for (slot, endpoint) in dispatcher.endpoints.pool().iter() {
-            ready += u64::from(endpoint.available);
+            ready += u64::from(endpoint.is_available());
             let labels = Endpoint(&endpoint.address);
             let state = match endpoint.freshness {
                 Freshness::Unknown => 0,

@@ -1,97 +1,146 @@
-//! What happens to a pool, logged once: ejections and stale metrics of single endpoints, another configuration, another
-//! picker that polls.
+//! What happens to a pool, logged once: endpoints that may not be picked or have stale metrics, and for how long; another
+//! configuration; another picker that polls.
 
 use std::fmt::Write;
 
 use super::Picker;
 use crate::config::Plan;
-use crate::endpoints::outlier::Reason;
+use crate::endpoints::fetch_error::FetchError;
 use crate::findings::{printable, Level, Subject};
-use crate::scheduling::Freshness;
+use crate::scheduling::{Freshness, Slot};
+use crate::time::Instant;
 
 /// Bytes of a line that says what has changed in a configuration.
 const MAX_CHANGES_BYTES: usize = 600;
 
-/// The state of an endpoint as it was last logged, or as it was when it was first seen.
+/// Why an endpoint may not be picked: `unhealthy` or `ejected`, and the reason.
+type Obstacle = (&'static str, &'static str);
+
+/// The state of an endpoint, as this picker has seen it last.
 #[derive(Debug, Clone, Copy)]
-struct Said {
+struct Seen {
     /// Identifies the endpoint, since another one may come into its slot.
     tag: u32,
-    ejected: Option<Reason>,
+    obstacle: Option<Obstacle>,
     freshness: Freshness,
+    /// Since when the obstacle is the same, and the freshness: since this picker first saw the endpoint, or longer.
+    since: [Instant; 2],
 }
 
-/// The states of the endpoints by slot, of the picker that polls.
+/// A line of the log.
+type Line = (Level, Subject, String);
+
+impl Seen {
+    /// Takes over since when everything is as before. Returns the lines of what is not.
+    fn follow(&mut self, before: &Self, address: &str, error: Option<FetchError>) -> Vec<Line> {
+        let mut lines = Vec::new();
+        let [now, _] = self.since;
+        let [blocked, unread] = before.since;
+        let [since_blocked, since_unread] = &mut self.since;
+        match (before.obstacle, self.obstacle) {
+            (before, now) if before == now => *since_blocked = blocked,
+            (_, Some((kind, reason))) => {
+                let text = format!("endpoint {address} is {kind}: {reason}");
+                lines.push((Level::Warning, subject(kind), text));
+            }
+            (Some((kind, reason)), None) => {
+                let seconds = now.since(blocked).as_secs();
+                let text = format!(
+                    "endpoint {address} may be picked again: it was {kind} for {seconds} s, {reason}"
+                );
+                lines.push((Level::Info, subject(kind), text));
+            }
+            (None, None) => {}
+        }
+        match (before.freshness, self.freshness) {
+            (before, now) if before == now => *since_unread = unread,
+            // Otherwise that is why.
+            (Freshness::Fresh, Freshness::Stale) if self.obstacle.is_none() => {
+                let reason = error.map_or("no page yet".to_owned(), FetchError::text);
+                let text = format!("metrics of endpoint {address} are stale: {reason}");
+                lines.push((Level::Warning, Subject::Endpoint, text));
+            }
+            (Freshness::Stale, Freshness::Fresh) if before.obstacle.is_none() => {
+                let seconds = now.since(unread).as_secs();
+                let text =
+                    format!("metrics of endpoint {address} are fresh again after {seconds} s");
+                lines.push((Level::Info, Subject::Endpoint, text));
+            }
+            _ => {}
+        }
+        lines
+    }
+}
+
+/// Returns what a line about an obstacle of this kind is about.
+fn subject(kind: &str) -> Subject {
+    match kind {
+        "ejected" => Subject::Ejection,
+        _ => Subject::Endpoint,
+    }
+}
+
+/// The states of the endpoints by slot.
 #[derive(Debug, Default)]
 pub struct History {
-    said: Vec<Option<Said>>,
+    seen: Vec<Option<Seen>>,
+}
+
+impl History {
+    /// Returns why the endpoint in this slot may not be picked, and since when.
+    pub fn obstacle(&self, slot: Slot) -> Option<(Obstacle, Instant)> {
+        let seen = self.seen.get(slot.index()).copied().flatten()?;
+        let [since, _] = seen.since;
+        Some((seen.obstacle?, since))
+    }
 }
 
 impl Picker {
-    /// Logs which endpoints were ejected or have stale metrics since the last call, and which are back.
-    pub(super) fn log_endpoints(&mut self) {
+    /// Notes which endpoints may not be picked or have stale metrics since the last call, and which are back. The picker
+    /// that polls logs it.
+    pub(super) fn follow_endpoints(&mut self) {
+        let now = self.dispatcher.clock.now();
         let endpoints = &self.dispatcher.endpoints;
         let (pool, monitor) = (endpoints.pool(), &endpoints.monitor);
-        let states = &mut self.history.said;
+        let states = &mut self.history.seen;
         states.resize(pool.width(), None);
         let mut lines = Vec::new();
-        let (mut all, mut ejected, mut stale) = (0, 0, 0);
+        let (mut all, mut out, mut stale) = (0, 0, 0);
         for (slot, endpoint) in pool.iter() {
-            let Some(said) = states.get_mut(slot.index()) else {
+            let Some(state) = states.get_mut(slot.index()) else {
                 continue;
             };
-            let now = Said {
+            let ejected = monitor.outliers.ejected(slot);
+            let obstacle = match endpoint.is_available() {
+                false => Some(("unhealthy", endpoint.health.name())),
+                true => ejected.map(|reason| ("ejected", reason.name())),
+            };
+            let mut seen = Seen {
                 tag: endpoint.tag(),
-                ejected: monitor.outliers.ejected(slot),
+                obstacle,
                 freshness: endpoint.freshness,
+                since: [now; 2],
             };
             all += 1;
-            ejected += usize::from(now.ejected.is_some());
-            stale += usize::from(now.freshness == Freshness::Stale);
-            let before = said.replace(now).filter(|before| before.tag == now.tag);
-            let Some(before) = before else {
-                continue;
-            };
-            let address = &endpoint.address;
-            match (before.ejected, now.ejected) {
-                (None, Some(reason)) => {
-                    let reason = reason.name();
-                    let text = format!("endpoint {address} is ejected: {reason}");
-                    lines.push((Level::Warning, text));
-                }
-                (Some(reason), None) => {
-                    let reason = reason.name();
-                    let text = format!("endpoint {address} is not ejected any more: {reason}");
-                    lines.push((Level::Info, text));
-                }
-                _ => {}
+            out += usize::from(obstacle.is_some());
+            stale += usize::from(seen.freshness == Freshness::Stale);
+            if let Some(before) = state.filter(|before| before.tag == seen.tag) {
+                let error = monitor.poll_error(slot);
+                lines.append(&mut seen.follow(&before, &endpoint.address, error));
             }
-            match (before.freshness, now.freshness) {
-                (Freshness::Fresh, Freshness::Stale) => {
-                    let error = monitor.poll_error(slot);
-                    let reason = error.map_or("no page yet".to_owned(), |error| error.text());
-                    let text = format!("metrics of endpoint {address} are stale: {reason}");
-                    lines.push((Level::Warning, text));
-                }
-                (Freshness::Stale, Freshness::Fresh) => {
-                    lines.push((
-                        Level::Info,
-                        format!("metrics of endpoint {address} are fresh again"),
-                    ));
-                }
-                _ => {}
-            }
+            *state = Some(seen);
         }
-        for (level, text) in lines {
-            let text =
-                format_args!("{text} (of {all} endpoints, {ejected} ejected, {stale} stale)");
-            self.dispatcher.log(level, Subject::Endpoint, text);
+        if monitor.polls() {
+            for (level, subject, text) in lines {
+                let counts = format_args!("{out} of {all} may not be picked, {stale} stale");
+                let text = format_args!("{text} (endpoints: {counts})");
+                self.dispatcher.log(level, subject, text);
+            }
         }
     }
 
     /// Logs that this picker polls from now on.
     pub(super) fn log_polling(&mut self) {
-        self.history = History::default();
         let text = format_args!("this worker polls members and metrics for all from now on");
         self.dispatcher.log(Level::Info, Subject::Pool, text);
     }

@@ -315,10 +315,14 @@ impl PeerView<'_> {
         self.0.verdict.peers = conditions;
     }
 
-    /// Returns the open findings, the worst first, and a number that changes with them.
-    pub fn open_findings(&self) -> (u64, impl Iterator<Item = &Condition>) {
-        let findings = &self.0.verdict.findings;
-        (findings.revision(), findings.open())
+    /// Returns a number that changes with the open findings.
+    pub fn findings_revision(&self) -> u64 {
+        self.0.verdict.findings.revision()
+    }
+
+    /// Returns the open findings, the worst first.
+    pub fn open_findings(&self) -> Vec<Condition> {
+        self.0.verdict.findings.open(&self.0.dispatcher.clock)
     }
 
     /// Takes over the findings that another picker had opened until now.

@@ -238,7 +238,7 @@ impl PoolState {
         let others = self
             .pool()
             .iter()
-            .filter(|(slot, endpoint)| endpoint.available && !suspects.contains(slot));
+            .filter(|(slot, endpoint)| endpoint.is_available() && !suspects.contains(slot));
         let serves = |slot: Slot| {
             let record = self.records.get(slot.index());
             let served_at = record.and_then(|record| record.silence.served_at);

@@ -280,6 +280,7 @@ impl Statistics {
             refused: self.refused as i64,
             fallbacks: self.unrouted as i64,
             elsewhere: self.registry.total(&SERVED_ELSEWHERE) as i64,
+            left_alone: self.left_alone.total(),
         }
     }
 

@@ -41,6 +41,8 @@ pub struct Counts {
     pub fallbacks: i64,
     /// Requests that another endpoint than the picked one served.
     pub elsewhere: i64,
+    /// Requests that passed the filter and were not the pool's.
+    pub left_alone: u64,
 }
 
 /// The filters and scorers that ran, in order.
@@ -117,8 +119,8 @@ pub struct Status {
     pub picks: Vec<(u32, i64)>,
     /// Slots of endpoints whose last metrics page could not be read, and why, if it polls.
     pub poll_errors: Vec<(u32, String)>,
-    /// Slots of ejected endpoints, and why.
-    pub ejected: Vec<(u32, String)>,
+    /// Slots of endpoints that may not be picked, why, and for how long already, if it polls.
+    pub obstacles: Vec<(u32, String)>,
     /// The legends that the decisions refer to.
     pub legends: Vec<Legend>,
     /// The last decisions, oldest first.

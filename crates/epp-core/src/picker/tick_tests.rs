@@ -13,7 +13,7 @@ use crate::endpoints::store::Member;
 use crate::metrics::definitions::EJECTED;
 use crate::metrics::labels::Ejection;
 use crate::metrics::MetricUpdate;
-use crate::scheduling::Slot;
+use crate::scheduling::{Health, Slot};
 
 const PAGE: &[u8] =
     b"vllm:num_requests_waiting 7\nvllm:num_requests_running 3\nvllm:kv_cache_usage_perc 0.5\n";
@@ -104,7 +104,7 @@ fn member(address: &str) -> Member {
     Member {
         name: address.to_owned(),
         address: address.to_owned(),
-        available: true,
+        health: Health::Healthy,
         ..Member::default()
     }
 }

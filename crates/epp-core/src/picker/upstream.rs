@@ -195,7 +195,7 @@ impl Dispatcher {
             && self
                 .endpoints
                 .endpoint(slot)
-                .is_some_and(|named| named.available)
+                .is_some_and(|named| named.is_available())
         {
             self.endpoints.override_check.record(slot, true, now);
         }

@@ -11,12 +11,12 @@ use super::dispatcher::Dispatcher;
 use super::status::DecisionBasis;
 use super::{Effect, Picker};
 use crate::config::settings::ReadBody;
-use crate::endpoints::outlier::Reason;
-use crate::findings::{Condition, Finding, Findings, Level, Severity, Subject, Transition};
+use crate::findings::{
+    printable, Condition, Finding, Findings, Level, Severity, Subject, Transition,
+};
 use crate::metrics::definitions::FINDINGS;
 use crate::metrics::labels::Found;
 use crate::metrics::MAX_SERIES;
-use crate::scheduling::Freshness;
 use crate::time::Instant;
 
 /// Something that is counted is going on for this long after it was last counted: a client that tries again does so
@@ -30,6 +30,9 @@ pub const HIGH_MEMORY: u64 = 512 << 20;
 /// Responses in a row without cached tokens that the index expects: a server that reports them leaves them out where
 /// there are none, and the index is not wrong that often.
 const MANY_RESPONSES: u64 = 100;
+
+/// Bytes of a line of the log: a finding with the longest cause, remedy and detail has fewer.
+const MAX_LINE_BYTES: usize = 1_000;
 
 /// Endpoints that a detail names.
 const MAX_NAMED: usize = 3;
@@ -57,19 +60,19 @@ impl Verdict {
         for condition in self.own.iter().chain(&self.peers) {
             let mut known = all.iter_mut();
             match known.find(|(known, ..)| known.finding == condition.finding) {
-                Some((known, count, separator)) => {
+                Some((known, count, of)) => {
                     *count += 1;
                     if known.detail != condition.detail {
-                        *separator = ", one of them";
+                        *of = "one of ";
                     }
                 }
                 None => all.push((condition.clone(), 1, "")),
             }
         }
-        let conditions = all.into_iter().map(|(condition, count, one)| match count {
+        let conditions = all.into_iter().map(|(condition, count, of)| match count {
             1 => condition,
             _ => {
-                let detail = format!("{count} workers{one}: {}", condition.detail);
+                let detail = format!("{} ({of}{count} workers)", condition.detail);
                 Condition::new(condition.finding, &detail)
             }
         });
@@ -136,6 +139,8 @@ impl Dispatcher {
     pub fn log(&mut self, level: Level, subject: Subject, text: fmt::Arguments<'_>) {
         if self.log.admits(subject, self.clock.now()) {
             let text = format!("pool {}: {text}", self.plan.cluster());
+            // Names of endpoints come from others: nothing in them ends a line or moves the cursor.
+            let text = printable(&text, MAX_LINE_BYTES);
             self.effects.push_back(Effect::Log { level, text });
         }
     }
@@ -156,8 +161,8 @@ impl Picker {
             met.add(Finding::NoPoller, format_args!("cluster {cluster}"));
         }
         let mut transitions = self.verdict.unpolled.update(met.0, now);
+        self.follow_endpoints();
         if self.dispatcher.endpoints.monitor.polls() {
-            self.log_endpoints();
             let mut met = self.pool_conditions();
             met.append(&mut self.verdict.together());
             transitions.append(&mut self.verdict.findings.update(met, now));
@@ -175,8 +180,7 @@ impl Picker {
             let metrics = &mut dispatcher.statistics.registry;
             metrics.set(FINDINGS, Found(condition.finding), 1);
         }
-        let now = dispatcher.clock.now();
-        self.verdict.findings.adopt(open, now);
+        self.verdict.findings.adopt(open, &dispatcher.clock);
         self.log_polling();
     }
 
@@ -191,8 +195,9 @@ impl Picker {
         let metrics = &mut dispatcher.statistics.registry;
         metrics.set(FINDINGS, Found(finding), u64::from(open));
         let (id, severity) = (finding.id(), finding.severity());
+        let Condition { detail, .. } = condition;
         match transition {
-            Transition::Opened(Condition { detail, .. }) => {
+            Transition::Opened(_) => {
                 let level = match severity {
                     Severity::Broken => Level::Error,
                     Severity::Degraded => Level::Warning,
@@ -200,16 +205,12 @@ impl Picker {
                 };
                 let (name, cause, remedy) = (severity.name(), finding.cause(), finding.remedy());
                 let text = format_args!("{id} ({name}): {cause} [{detail}] {remedy}");
-                dispatcher.log(level, Subject::Pool, text);
+                dispatcher.log(level, finding.subject(), text);
             }
-            Transition::Closed {
-                condition: Condition { detail, .. },
-                lasted,
-                adopted,
-            } => {
-                let (least, seconds) = (if *adopted { "at least " } else { "" }, lasted.as_secs());
-                let text = format_args!("{id}: over after {least}{seconds} s [{detail}]");
-                dispatcher.log(Level::Info, Subject::Pool, text);
+            Transition::Closed { lasted, .. } => {
+                let seconds = lasted.as_secs();
+                let text = format_args!("{id}: over after {seconds} s [{detail}]");
+                dispatcher.log(Level::Info, finding.subject(), text);
             }
         }
     }
@@ -218,7 +219,6 @@ impl Picker {
     fn pool_conditions(&self) -> Vec<Condition> {
         let mut met = Met::default();
         let (plan, endpoints) = (self.plan(), &self.dispatcher.endpoints);
-        let (pool, monitor) = (endpoints.pool(), &endpoints.monitor);
         if let Some((major, minor, patch)) = self.host.untested_version {
             met.add(
                 Finding::EnvoyUntested,
@@ -235,42 +235,12 @@ impl Picker {
             met.add(Finding::BalancedBlindly, format_args!("cluster {cluster}"));
             return met.0;
         }
-        let all = pool.iter().count();
+        let all = endpoints.pool().len();
         if all == 0 {
             met.add(Finding::PoolEmpty, format_args!("cluster {cluster}"));
             return met.0;
         }
-        self.poll_conditions(&mut met);
-        let (mut unhealthy, mut ejected, mut hung, mut stale) = (vec![], vec![], vec![], vec![]);
-        for (slot, endpoint) in pool.iter() {
-            let address = &*endpoint.address;
-            if !endpoint.available {
-                unhealthy.push(address.to_owned());
-            }
-            let used = match monitor.outliers.is_in_use(slot) {
-                true => ", still in use",
-                false => "",
-            };
-            match monitor.outliers.reason(slot) {
-                Some(Reason::Hung) => hung.push(format!("{address} (hung{used})")),
-                Some(reason) => ejected.push(format!("{address} ({}{used})", reason.name())),
-                None => {}
-            }
-            if endpoint.freshness != Freshness::Fresh && monitor.scrapes() {
-                stale.push(address.to_owned());
-            }
-        }
-        met.add_endpoints(Finding::EndpointsUnhealthy, &unhealthy, all);
-        met.add_endpoints(Finding::EndpointsEjected, &ejected, all);
-        met.add_endpoints(Finding::EndpointHung, &hung, all);
-        met.add_endpoints(Finding::MetricsStale, &stale, all);
-        if basis == DecisionBasis::OwnCounts && monitor.scrapes() {
-            let fresh = all - stale.len();
-            met.add(
-                Finding::OwnCounts,
-                format_args!("{fresh} of {all} endpoints have fresh metrics"),
-            );
-        }
+        self.endpoint_conditions(all, &mut met);
         met.0
     }
 

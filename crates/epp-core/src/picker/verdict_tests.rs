@@ -9,10 +9,10 @@ use super::super::{Fetch, FetchError, Fetched, HostState};
 use super::*;
 use crate::config;
 use crate::endpoints::discovery::Listing;
-use crate::endpoints::outlier::{Ejection, EjectionRecord};
+use crate::endpoints::outlier::{Ejection, EjectionRecord, Reason};
 use crate::endpoints::store::Member;
 use crate::metrics::MetricUpdate;
-use crate::scheduling::{Endpoint, Slot};
+use crate::scheduling::{Endpoint, Health, Slot};
 use crate::time::Timestamp;
 
 const PAGE: &[u8] = b"vllm:num_requests_waiting 7\n";
@@ -82,7 +82,7 @@ dataLayer: {discovery: {pluginRef: pods}}
                 let member = |(address, _): &(&str, bool)| Member {
                     name: (*address).to_owned(),
                     address: (*address).to_owned(),
-                    available: true,
+                    health: Health::Healthy,
                     ..Member::default()
                 };
                 Some(Some(members.iter().map(member).collect()))
@@ -158,16 +158,17 @@ fn unknown_members_are_not_an_empty_pool() {
 }
 
 #[test]
-fn stale_metrics_name_their_endpoints() {
+fn metrics_that_cannot_be_read_are_one_finding_with_the_endpoints_and_reasons() {
     let mut host = Host::new();
     host.run(10);
     host.members = Some(vec![("10.0.0.1:80", true), ("10.0.0.2:80", false)]);
     let lines = host.run(30);
-    let line = "[1 of 2 endpoints: 10.0.0.2:80]";
+    let line = "[1 of 2 endpoints: 10.0.0.2:80 (unreachable)]";
     let about = lines
         .iter()
-        .filter(|text| text.contains("metrics-stale") && text.contains(line));
+        .filter(|text| text.contains("polls-fail") && text.contains(line));
     assert_eq!(about.count(), 1, "{lines:?}");
+    assert_eq!(host.findings(), [("polls-fail", 1)], "one cause");
 }
 
 #[test]
@@ -177,12 +178,12 @@ fn what_peers_find_is_found_and_what_another_picker_has_opened_is_known() {
     host.picker.verdict.peers = vec![Condition::new(Finding::MemoryHigh, "600 MiB")];
     assert_eq!(host.run(10).len(), 1);
     assert_eq!(host.findings(), [("memory-high", 1)]);
-    let now = host.picker.dispatcher.clock.now();
-    host.picker
-        .verdict
-        .findings
-        .adopt(host.picker.verdict.peers.clone(), now);
-    assert_eq!(host.run(10), Vec::<String>::new());
+    let open = host.picker.peers().open_findings();
+    assert_eq!(open.len(), 1);
+    // The line that says who polls.
+    host.picker.adopt_findings(open.clone());
+    assert_eq!(host.run(10).len(), 1);
+    assert_eq!(host.picker.peers().open_findings(), open, "and since when");
 }
 
 #[test]
@@ -197,8 +198,8 @@ fn what_several_pickers_find_says_how_many_and_whether_they_differ() {
         verdict.together().remove(0).detail
     };
     assert_eq!(met(&["600 MiB"]), "600 MiB");
-    assert_eq!(met(&["a", "a", "a"]), "3 workers: a");
-    assert_eq!(met(&["a", "b"]), "2 workers, one of them: a");
+    assert_eq!(met(&["a", "a", "a"]), "a (3 workers)");
+    assert_eq!(met(&["a", "b"]), "a (one of 2 workers)");
 }
 
 #[test]

@@ -164,11 +164,15 @@ impl Picker {
         let slots = (0..endpoints.pool().width()).map(|index| Slot(index as u32));
         let monitor = &endpoints.monitor;
         let poll_error = |slot: Slot| Some((slot.0, monitor.poll_error(slot)?.text()));
-        let outliers = &monitor.outliers;
-        let ejected = |slot: Slot| Some((slot.0, outliers.ejected(slot)?.name().to_owned()));
+        let (now, polls) = (dispatcher.clock.now(), monitor.polls());
+        let obstacle = |slot: Slot| {
+            let ((kind, reason), since) = self.history.obstacle(slot).filter(|_| polls)?;
+            let seconds = now.since(since).as_secs();
+            Some((slot.0, format!("{kind}, {reason}, for {seconds} s")))
+        };
         Status {
             serves: self.serves,
-            polls: endpoints.monitor.polls(),
+            polls,
             decision_basis: endpoints.decision_basis(),
             reads_bodies: self.host.shows_bodies,
             memory: self.host.memory_bytes,
@@ -177,7 +181,7 @@ impl Picker {
             counts: dispatcher.statistics.counts(),
             picks: dispatcher.statistics.picks(),
             poll_errors: slots.clone().filter_map(poll_error).collect(),
-            ejected: slots.filter_map(ejected).collect(),
+            obstacles: slots.filter_map(obstacle).collect(),
             legends: view.legends.clone(),
             decisions: view.decisions.iter().cloned().collect(),
         }

@@ -3,6 +3,7 @@ use crate::config;
 use crate::picker::status::DecisionBasis;
 use crate::picker::testing::{begin, close, NOW};
 use crate::picker::{Effect, ExchangeId, Head};
+use crate::scheduling::Health;
 use crate::testing::waiting;
 
 const PLAN: &str = "apiVersion: llm-d.ai/v1alpha1
@@ -156,7 +157,7 @@ fn a_refused_endpoint_is_shown_with_the_reason() {
     let mut picker = picker(PLAN);
     picker.status();
     for slot in [0, 1].map(Slot) {
-        picker.fixture().pool().get_mut(slot).unwrap().available = false;
+        picker.fixture().pool().get_mut(slot).unwrap().health = Health::Unhealthy;
     }
     let decision = decide(&mut picker, 1, false);
     assert!(matches!(decision, Effect::Reply { .. }));

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::picker::Head;
+use crate::scheduling::Health;
 use crate::testing::{close, refused, Scheduling};
 
 const STRATEGY: &str = "strategy: session_id";
@@ -73,10 +74,10 @@ fn a_filter_keeps_a_session_at_its_endpoint() {
     assert!(found.response_headers.is_empty());
     // Its endpoint is gone: the session moves, and stays where it moved.
     let own = Slot(1);
-    plan.pool.get_mut(own).unwrap().available = false;
+    plan.pool.get_mut(own).unwrap().health = Health::Unhealthy;
     let other = pick(&mut plan, "b");
     assert_ne!(other, 1);
-    plan.pool.get_mut(own).unwrap().available = true;
+    plan.pool.get_mut(own).unwrap().health = Health::Healthy;
     assert_eq!(pick(&mut plan, "b"), other);
     // Requests without a session bind nothing.
     plan.schedule(&[None], &[]);

@@ -233,7 +233,7 @@ fn survivors(
 /// Puts all endpoints that may be picked into `slots`, ejected ones included.
 fn with_ejected(cycle: &Cycle<'_>, slots: &mut Vec<Slot>) {
     let endpoints = cycle.pool.iter();
-    let available = endpoints.filter(|(_, endpoint)| endpoint.available);
+    let available = endpoints.filter(|(_, endpoint)| endpoint.is_available());
     slots.clear();
     slots.extend(available.map(|(slot, _)| slot));
 }

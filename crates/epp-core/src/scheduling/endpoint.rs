@@ -34,6 +34,81 @@ pub enum Freshness {
     Unknown,
 }
 
+/// The health of an endpoint, as discovery reports it: the worst first.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize,
+)]
+#[serde(into = "u8", from = "u8")]
+pub enum Health {
+    /// It may not be picked, for a reason that is not known.
+    #[default]
+    Unhealthy,
+    /// It fails the proxy's active health check.
+    FailedCheck,
+    /// The proxy's own outlier detection has ejected it.
+    Outlier,
+    /// The control plane reports it as unhealthy.
+    FailedEds,
+    /// It is draining.
+    Draining,
+    /// It has left the cluster, and is removed once it has no requests.
+    Leaving,
+    /// Its first active health check has not ended.
+    Pending,
+    /// It may be picked only where no member of its cluster is healthy, and one is.
+    Degraded,
+    /// It may be picked.
+    Healthy,
+}
+
+impl Health {
+    const ALL: [Self; 9] = [
+        Self::Unhealthy,
+        Self::FailedCheck,
+        Self::Outlier,
+        Self::FailedEds,
+        Self::Draining,
+        Self::Leaving,
+        Self::Pending,
+        Self::Degraded,
+        Self::Healthy,
+    ];
+
+    /// Returns whether an endpoint of this health may be picked.
+    pub fn may_be_picked(self) -> bool {
+        self == Self::Healthy
+    }
+
+    /// Returns the health in words: the reason, where it may not be picked.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unhealthy => "unhealthy",
+            Self::FailedCheck => "failed health check",
+            Self::Outlier => "Envoy's outlier detection",
+            Self::FailedEds => "unhealthy in EDS",
+            Self::Draining => "draining",
+            Self::Leaving => "removed, draining",
+            Self::Pending => "first health check pending",
+            Self::Degraded => "degraded while others are healthy",
+            Self::Healthy => "healthy",
+        }
+    }
+}
+
+/// In shared data.
+impl From<Health> for u8 {
+    fn from(health: Health) -> Self {
+        health as Self
+    }
+}
+
+impl From<u8> for Health {
+    fn from(place: u8) -> Self {
+        let health = Self::ALL.get(usize::from(place)).copied();
+        health.unwrap_or_default()
+    }
+}
+
 /// The data on which the decisions about a pool are based.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum DecisionMode {
@@ -132,8 +207,8 @@ pub struct Endpoint {
     pub address: Arc<str>,
     /// Labels given by discovery.
     pub labels: Vec<(String, String)>,
-    /// False while it may not be picked: reported unhealthy or ejected, or draining.
-    pub available: bool,
+    /// Its health, as discovery reports it.
+    pub health: Health,
     /// Whether it is picked only if no other endpoint can be, because requests sent there failed.
     pub ejected: bool,
     /// The values of its last metrics page.
@@ -170,6 +245,11 @@ impl InFlight {
 }
 
 impl Endpoint {
+    /// Returns whether it may be picked, as far as discovery knows.
+    pub fn is_available(&self) -> bool {
+        self.health.may_be_picked()
+    }
+
     /// Returns the value of a label, if the endpoint has it.
     pub fn label(&self, name: &str) -> Option<&str> {
         let found = self.labels.iter().find(|(key, _)| key == name)?;
@@ -218,7 +298,7 @@ pub struct PoolSnapshot {
 
 impl PoolSnapshot {
     fn of(pool: &Pool) -> Self {
-        let wanted = |endpoint: &Endpoint| endpoint.available && !endpoint.ejected;
+        let wanted = |endpoint: &Endpoint| endpoint.is_available() && !endpoint.ejected;
         let candidates = pool.iter().filter(|(_, endpoint)| wanted(endpoint));
         let waiting = pool.slots.iter().map(|place| {
             let endpoint = place.as_ref();

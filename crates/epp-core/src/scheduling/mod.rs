@@ -23,7 +23,7 @@ pub mod state;
 pub use cycle::{Cost, Cycle, ExpectedHit, PrefixMatch, ProducerId, RequestView, Scored};
 pub use decider::{same_decision, Decider, Declined, Gate, Stage, Stages};
 pub use endpoint::{
-    AttributeId, DecisionMode, Endpoint, Freshness, InFlight, Lora, Metrics, Pool, Slot,
+    AttributeId, DecisionMode, Endpoint, Freshness, Health, InFlight, Lora, Metrics, Pool, Slot,
     MAX_ATTRIBUTES, MAX_MODEL_BYTES,
 };
 pub use error::ScheduleError;

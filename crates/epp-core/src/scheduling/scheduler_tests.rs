@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::*;
 use crate::scheduling::{
-    Filter, Freshness, Metrics, NamedFilter, Pool, PrefixMatch, RequestView, Scorer, WeightedScorer,
+    Filter, Freshness, Health, Metrics, NamedFilter, Pool, PrefixMatch, RequestView, Scorer,
+    WeightedScorer,
 };
 use crate::testing::{handler, lora, picker, pool, scorer, scores};
 
@@ -156,7 +157,7 @@ fn ejected_endpoints_are_candidates_if_no_other_candidate_remains() {
     // A filter leaves it alone: better it than none.
     assert_eq!(picked(scheduler(vec![Keep(&[1])], vec![]), &pool), [1]);
     for slot in [0, 2] {
-        pool.get_mut(Slot(slot)).unwrap().available = false;
+        pool.get_mut(Slot(slot)).unwrap().health = Health::Unhealthy;
     }
     assert_eq!(picked(scheduler(vec![], vec![]), &pool), [1]);
 }
@@ -178,7 +179,7 @@ fn no_candidate_and_no_endpoint_are_distinguished() {
         ScheduleError::NoCandidates
     );
     let mut ejected = idle(1);
-    ejected.get_mut(Slot(0)).unwrap().available = false;
+    ejected.get_mut(Slot(0)).unwrap().health = Health::Unhealthy;
     assert_eq!(
         fails(scheduler(vec![], vec![]), &ejected),
         ScheduleError::NoCandidates

@@ -3,9 +3,9 @@
 use super::*;
 use crate::scheduling::profile::Observer;
 use crate::scheduling::{
-    Conclusion, DecisionMode, Freshness, InFlight, Left, Metrics, NamedFilter, Pool, PrefixMatch,
-    Profile, ProfileHandler, ProfileSet, Profiles, RequestView, Results, ScheduleError, Scheduler,
-    Scratch, Slot, Stage, Stages, WeightedScorer,
+    Conclusion, DecisionMode, Freshness, Health, InFlight, Left, Metrics, NamedFilter, Pool,
+    PrefixMatch, Profile, ProfileHandler, ProfileSet, Profiles, RequestView, Results,
+    ScheduleError, Scheduler, Scratch, Slot, Stage, Stages, WeightedScorer,
 };
 use crate::testing::{endpoint, lora, picker, scorer, TestFilter};
 
@@ -149,7 +149,12 @@ fn change(pool: &mut Pool, random: &mut fastrand::Rng) {
             let metrics = metrics(random);
             let endpoint = pool.get_mut(slot).unwrap();
             match kind {
-                3 => endpoint.available = random.bool(),
+                3 => {
+                    endpoint.health = match random.bool() {
+                        true => Health::Healthy,
+                        false => Health::Draining,
+                    }
+                }
                 4 => endpoint.ejected = random.bool(),
                 5 => {
                     use Freshness::{Fresh, Stale, Unknown};

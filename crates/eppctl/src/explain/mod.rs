@@ -11,7 +11,7 @@ use epp_core::config::Plan;
 use epp_core::picker::{Effect, ExchangeId, Head, Picker};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::Discovery;
-use epp_core::scheduling::{DecisionMode, Freshness, InFlight, Slot};
+use epp_core::scheduling::{DecisionMode, Freshness, Health, InFlight, Slot};
 use epp_core::time::Timestamp;
 
 use crate::input::{load_plan, read};
@@ -142,7 +142,10 @@ impl Explain {
         }
         for (slot, wanted) in slots {
             if let Some(endpoint) = pool.get_mut(slot) {
-                endpoint.available = wanted;
+                endpoint.health = match wanted {
+                    true => Health::Healthy,
+                    false => Health::Unhealthy,
+                };
                 endpoint.ejected = false;
             }
         }
@@ -222,7 +225,7 @@ fn read_pages(picker: &mut Picker, state: &mut PoolState) {
 fn set_endpoints(picker: &mut Picker, state: &PoolState) {
     for (slot, known) in (0..).map(Slot).zip(&state.endpoints) {
         if let Some(endpoint) = picker.fixture().pool().get_mut(slot) {
-            endpoint.available = known.member.available;
+            endpoint.health = known.member.health;
             endpoint.ejected = known.ejected;
             endpoint.metrics = known.metrics.clone();
             endpoint.freshness = known.freshness;

@@ -150,8 +150,8 @@ fn candidates(pool: &Pool, explanation: &Explanation) -> Vec<Candidate> {
 /// Returns the endpoints that were not candidates before filtering.
 fn left_out(picker: &Picker) -> Vec<LeftOut> {
     let endpoints = picker.pool().iter().filter_map(|(_, endpoint)| {
-        let why = match (endpoint.available, endpoint.ejected) {
-            (false, _) => "unhealthy, ejected or draining in Envoy",
+        let why = match (endpoint.is_available(), endpoint.ejected) {
+            (false, _) => endpoint.health.name(),
             (true, true) => "ejected by the picker: its requests fail",
             (true, false) => return None,
         };

@@ -6,7 +6,7 @@ use clap::Args;
 use epp_core::config::Plan;
 use epp_core::endpoints::store::Member;
 use epp_core::plugins::Discovery;
-use epp_core::scheduling::{AttributeId, DecisionMode, Freshness, Lora, Metrics};
+use epp_core::scheduling::{AttributeId, DecisionMode, Freshness, Health, Lora, Metrics};
 use epp_envoy::callouts::metrics_address;
 use epp_envoy::clusters::members;
 use serde::Deserialize;
@@ -100,7 +100,7 @@ fn from_pods(pods: &[String], plan: &Plan) -> PoolState {
             name: pod.clone(),
             address: pod.clone(),
             labels: Vec::new(),
-            available: true,
+            health: Health::Healthy,
         });
         let address = metrics_address(plan, pod);
         let url = format!("http://{address}{}", plan.source.path);
@@ -285,7 +285,10 @@ fn endpoint_of(given: SnapshotEndpoint) -> EndpointState {
             name: given.name,
             address: given.address,
             labels: given.labels.into_iter().collect(),
-            available: given.available,
+            health: match given.available {
+                true => Health::Healthy,
+                false => Health::Unhealthy,
+            },
         },
         page: None,
         metrics: Metrics {

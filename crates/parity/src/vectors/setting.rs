@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use epp_core::config::Plan;
 use epp_core::scheduling::{
-    Cost, Cycle, Endpoint, Freshness, HeaderValues, InFlight, Pool, PrefixMatch, RequestView, Slot,
+    Cost, Cycle, Endpoint, Freshness, HeaderValues, Health, InFlight, Pool, PrefixMatch,
+    RequestView, Slot,
 };
 use serde::Deserialize;
 
@@ -70,7 +71,7 @@ impl Setting {
             let endpoint = Endpoint {
                 name: format!("default/p{number}"),
                 address: format!("10.0.0.{number}:8000").into(),
-                available: true,
+                health: Health::Healthy,
                 freshness: Freshness::Fresh,
                 labels: labels.into_iter().collect(),
                 metrics: self.endpoints.get(number).map(metrics).unwrap_or_default(),

@@ -28,7 +28,7 @@ use self::failing_prompts::FailingPrompts;
 pub use self::failure::{Failure, Outcome, Reason, RequestFaults};
 use self::state::{jittered, EndpointState, Probe, FORGET_AFTER};
 pub use self::state::{Ejection, EjectionRecord, OutlierSettings};
-use crate::scheduling::{Freshness, Pool, Slot};
+use crate::scheduling::{Endpoint, Freshness, Pool, Slot};
 use crate::time::Timestamp;
 
 /// A record may be dated this far ahead of the clock, which all workers share: each change is dated a millisecond
@@ -460,8 +460,8 @@ impl OutlierDetector {
         if !stale && !self.states().any(|(_, state)| state.is_ejected()) {
             return;
         }
-        let max_ejected = pool.iter().filter(|(_, it)| it.available).count() / 2;
-        let available = |slot| pool.get(slot).is_some_and(|endpoint| endpoint.available);
+        let max_ejected = pool.iter().filter(|(_, it)| it.is_available()).count() / 2;
+        let available = |slot| pool.get(slot).is_some_and(Endpoint::is_available);
         let ejected = self.states().filter(|(slot, _)| available(*slot));
         let ejected =
             ejected.filter_map(|(slot, state)| Some((slot, state, state.record.ejection?)));
@@ -480,7 +480,7 @@ impl OutlierDetector {
         ejected.sort_unstable();
         for slot in (0..pool.width() as u32).map(Slot) {
             let chosen = ejected.binary_search(&slot.0).is_ok();
-            let available = pool.get(slot).is_some_and(|endpoint| endpoint.available);
+            let available = pool.get(slot).is_some_and(Endpoint::is_available);
             let mut probes = false;
             if let Some(state) = self.state_mut(slot) {
                 state.in_use = available && !chosen;

@@ -2,7 +2,7 @@
 
 use super::probe::PROBE_TIMEOUT;
 use super::*;
-use crate::scheduling::Metrics;
+use crate::scheduling::{Health, Metrics};
 use crate::testing;
 use crate::time::whole_millis;
 
@@ -148,7 +148,7 @@ fn at_least_half_of_the_endpoints_stay() {
     // Unavailable endpoints do not count among those that stay.
     let (mut detector, mut pool) = worker(4);
     for slot in [2, 3] {
-        pool.get_mut(Slot(slot)).unwrap().available = false;
+        pool.get_mut(Slot(slot)).unwrap().health = Health::Unhealthy;
     }
     for slot in [0, 1] {
         for _ in 0..8 {

@@ -28,6 +28,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::scheduling::Health;
 use crate::config::value::{Fields, Node, Path, Problems};
 use crate::endpoints::store::Member;
 use crate::plugins::{
@@ -133,7 +134,7 @@ fn read_entry(entry: &Node, path: Path, problems: &mut Problems) -> Option<Membe
         name: format!("{namespace}/{name}"),
         address: SocketAddr::new(ip?, port?).to_string(),
         labels,
-        available: true,
+        health: Health::Healthy,
     })
 }
 

@@ -138,6 +138,7 @@ impl Hook for NoHitLruScorer {
 
 #[cfg(test)]
 mod tests {
+    use crate::scheduling::Health;
     use super::*;
     use crate::testing::{close, refused, Scheduling};
 
@@ -192,7 +193,7 @@ mod tests {
         // Of the five two are left, which are behind the three that are not candidates now.
         for slot in [0, 1, 2] {
             let slot = Slot(slot);
-            plan.pool.get_mut(slot).unwrap().available = false;
+            plan.pool.get_mut(slot).unwrap().health = Health::Unhealthy;
         }
         let scores = plan.schedule(&[], &[]).scores;
         assert!(close(&scores, &[0.0, 0.0]), "{scores:?}");
