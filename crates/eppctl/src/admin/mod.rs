@@ -102,14 +102,14 @@ impl Admin {
     /// Returns one of its pages.
     pub fn get(&self, path: &str) -> Result<Vec<u8>, Error> {
         let page = fetch(&self.agent, &format!("{}{path}", self.base));
-        page.map_err(|error| self.error(&error))
+        page.map_err(|error| self.error(path, &error))
     }
 
     /// Returns one of its pages; `None` if this is a listener that does not expose it.
     pub fn get_exposed(&self, path: &str) -> Result<Option<Vec<u8>>, Error> {
         match fetch(&self.agent, &format!("{}{path}", self.base)) {
             Err(ureq::Error::StatusCode(403 | 404)) => Ok(None),
-            Err(error) => Err(self.error(&error)),
+            Err(error) => Err(self.error(path, &error)),
             Ok(page) => Ok(Some(page)),
         }
     }
@@ -121,7 +121,10 @@ impl Admin {
         // Every Envoy has statistics with this prefix.
         match page.lines().any(|line| line.starts_with("envoy_")) {
             true => Ok(page),
-            false => Err(self.error(&"this is not an Envoy")),
+            false => {
+                Err(self
+                    .unexpected("/stats/prometheus has status 200 and none of Envoy's statistics"))
+            }
         }
     }
 
@@ -142,10 +145,23 @@ impl Admin {
         ))
     }
 
-    fn error(&self, error: &dyn Display) -> Error {
+    fn error(&self, path: &str, error: &ureq::Error) -> Error {
+        let found = match error {
+            ureq::Error::StatusCode(code @ 500..) => format!(
+                "{path} has status {code} instead of 200: a proxy responds that cannot reach the admin interface"
+            ),
+            ureq::Error::StatusCode(code) => format!(
+                "{path} has status {code} instead of 200: this is not Envoy's admin interface"
+            ),
+            error => error.to_string(),
+        };
+        self.unexpected(&found)
+    }
+
+    fn unexpected(&self, found: &str) -> Error {
         Error::new(format!(
-            "{self}: {error}; expected the address of Envoy's admin interface, such as {DEFAULT} or \
-             unix:/run/envoy/admin.sock"
+            "{self}: {found}; expected the address of Envoy's admin interface, such as {DEFAULT} or \
+             unix:/run/envoy/admin.sock, or of a listener that exposes its /stats/prometheus; `admin` in the bootstrap has the address"
         ))
     }
 }
@@ -177,6 +193,43 @@ mod tests {
     use std::thread;
 
     use super::*;
+
+    #[test]
+    fn what_is_not_an_admin_interface_is_told_with_what_it_responds() {
+        let error = |response: &'static str| {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap().to_string();
+            let server = thread::spawn(move || {
+                let (mut stream, _) = listener.accept().unwrap();
+                let _ = stream.read(&mut [0; 1024]);
+                stream.write_all(response.as_bytes()).unwrap();
+            });
+            let admin: Admin = address.parse().unwrap();
+            let error = admin.statistics_page().unwrap_err().to_string();
+            server.join().unwrap();
+            assert!(
+                error.contains("expected the address of Envoy's admin interface"),
+                "{error}"
+            );
+            error
+        };
+        let head = "content-length: 2\r\nconnection: close\r\n\r\nno";
+        for (status, found) in [
+            (
+                "503 Service Unavailable",
+                "has status 503 instead of 200: a proxy",
+            ),
+            (
+                "404 Not Found",
+                "has status 404 instead of 200: this is not",
+            ),
+            ("200 OK", "has status 200 and none of Envoy's statistics"),
+        ] {
+            let response = format!("HTTP/1.1 {status}\r\n{head}");
+            let error = error(response.leak());
+            assert!(error.contains(found), "{error}");
+        }
+    }
 
     #[test]
     fn an_address_is_a_url_or_a_socket() {
@@ -238,7 +291,7 @@ mod tests {
         assert_eq!(admin.get_exposed("/config_dump").unwrap(), None);
         assert!(admin.get_exposed("/clusters").is_err());
         let error = admin.statistics_page().unwrap_err().to_string();
-        assert!(error.contains("not an Envoy"), "{error}");
+        assert!(error.contains("none of Envoy's statistics"), "{error}");
         let requests = served.join().unwrap();
         std::fs::remove_file(&path).unwrap();
         assert!(

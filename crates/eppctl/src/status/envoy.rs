@@ -1,6 +1,6 @@
 //! Facts of the Envoy itself: its version, the module's build, and the hosts of its clusters.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use epp_core::metrics::definitions::BUILD_INFO;
 use serde::{Deserialize, Serialize};
@@ -57,7 +57,8 @@ impl EnvoyFacts {
         // Commit, version, state of the source tree, build type, TLS library.
         let version = info.version.split('/').nth(1).and_then(known);
         let vms = statistics
-            .ending("_runtime_v8_active")
+            .ending(&["_runtime_v8_active"])
+            .into_iter()
             .map(|series| series.value());
         Self {
             tested: version.as_deref().map(is_tested),
@@ -109,41 +110,46 @@ impl Build {
     }
 }
 
-/// The hosts of all clusters, each with its health: `healthy`, or Envoy's flags.
-pub struct Hosts(BTreeMap<String, Vec<(String, String)>>);
+/// The hosts of all clusters.
+#[derive(Default)]
+pub struct Hosts {
+    /// Their addresses.
+    all: BTreeSet<String>,
+    /// Those that are not healthy, each with Envoy's flags, by the label of their cluster.
+    unhealthy: BTreeMap<String, Vec<String>>,
+}
 
 impl Hosts {
     /// Parses the text form of `/clusters`.
     pub fn parse(page: &str) -> Self {
-        let mut hosts = BTreeMap::<String, Vec<_>>::new();
+        let mut hosts = Self::default();
         for line in page.lines() {
             let host = line
                 .split_once("::health_flags::")
                 .and_then(|(host, flags)| {
                     let (cluster, address) = host.split_once("::")?;
-                    Some((cluster, address, flags))
+                    Some((cluster, address, flags.trim_start_matches('/')))
                 });
-            if let Some((cluster, address, flags)) = host {
-                let of_cluster = hosts.entry(cluster.to_owned()).or_default();
-                of_cluster.push((address.to_owned(), flags.trim_start_matches('/').to_owned()));
+            let Some((cluster, address, flags)) = host else {
+                continue;
+            };
+            if flags != "healthy" {
+                let of_cluster = hosts.unhealthy.entry(label(cluster)).or_default();
+                of_cluster.push(format!("{address} ({flags})"));
             }
+            hosts.all.insert(address.to_owned());
         }
-        Self(hosts)
+        hosts
     }
 
     /// Returns whether any cluster has this host. Statistics of hosts that have left stay.
     pub fn has(&self, address: &str) -> bool {
-        self.0.values().flatten().any(|(host, _)| host == address)
+        self.all.contains(address)
     }
 
     /// Returns the hosts of a pool that are not healthy.
-    pub fn unhealthy(&self, pool: &str) -> Vec<String> {
-        let own = self.0.iter().filter(|(cluster, _)| label(cluster) == pool);
-        let own = own
-            .flat_map(|(_, hosts)| hosts)
-            .filter(|(_, flags)| flags != "healthy");
-        own.map(|(host, flags)| format!("{host} ({flags})"))
-            .collect()
+    pub fn unhealthy(&self, pool: &str) -> &[String] {
+        self.unhealthy.get(pool).map_or(&[], Vec::as_slice)
     }
 }
 

@@ -1,12 +1,14 @@
 //! Findings of one Envoy, from three sources: the filter, its configuration, and Envoy's statistics.
 
+use std::collections::BTreeMap;
+
 use epp_core::findings::{Finding, Severity};
 use epp_core::metrics::definitions;
 use serde::{Serialize, Serializer};
 
 use super::envoy::Hosts;
 use super::pools::{ejected, freshness};
-use super::series::{Series, Statistics};
+use super::series::Statistics;
 use crate::lint::Findings;
 
 /// Something that an operator should know.
@@ -78,21 +80,26 @@ fn place(
     };
     let places = match finding {
         Finding::EndpointsEjected | Finding::EndpointHung => ejected(statistics, pool),
-        Finding::EndpointsUnhealthy => hosts?.unhealthy(pool),
+        Finding::EndpointsUnhealthy => return few(hosts?.unhealthy(pool)),
         Finding::RequestsLeftAlone => counts(definitions::LEFT_ALONE.name(), "route_cluster"),
         Finding::RequestsRefused => counts(definitions::REQUEST_ERRORS.name(), "error_code"),
         Finding::RequestsUnrouted => counts(definitions::FALLBACKS.name(), "error_code"),
         Finding::MetricsStale | Finding::OwnCounts | Finding::PollsFail => {
             let endpoints = freshness(statistics, hosts, pool).into_iter();
             let endpoints = endpoints.filter(|(_, freshness)| *freshness < 2.0);
-            endpoints
-                .map(|(address, _)| with_poll_errors(statistics, pool, &address))
-                .collect()
+            let mut places: Vec<String> = endpoints.map(|(address, _)| address).collect();
+            for address in places.iter_mut().take(SHOWN) {
+                *address = with_poll_errors(statistics, pool, address);
+            }
+            places
         }
         _ => Vec::new(),
     };
     few(&places)
 }
+
+/// Places that are shown.
+const SHOWN: usize = 5;
 
 /// Returns an endpoint with the reasons for which its polls have failed since Envoy started, if any have.
 fn with_poll_errors(statistics: &Statistics<'_>, pool: &str, address: &str) -> String {
@@ -104,13 +111,12 @@ fn with_poll_errors(statistics: &Statistics<'_>, pool: &str, address: &str) -> S
         .collect();
     match reasons.is_empty() {
         true => address.to_owned(),
-        false => format!("{address} ({})", reasons.join(", ")),
+        false => format!("{address} (since Envoy started: {})", reasons.join(", ")),
     }
 }
 
 /// Returns the first of several places, and the number of the others.
 fn few(places: &[String]) -> Option<String> {
-    const SHOWN: usize = 5;
     let shown = places
         .iter()
         .take(SHOWN)
@@ -128,11 +134,18 @@ fn few(places: &[String]) -> Option<String> {
 ///
 /// Where the filter has noticed the fault itself, its finding gets the place.
 pub fn add_linted(findings: &mut Vec<StatusFinding>, linted: Option<&Findings>) {
+    // The first finding of each id: a page may list any number.
+    let mut first = BTreeMap::new();
+    for (number, known) in findings.iter().enumerate() {
+        first.entry(known.id.clone()).or_insert(number);
+    }
     for fault in linted.iter().flat_map(|linted| &linted.findings) {
         let place = fault.place();
-        let causes = causes(fault.rule);
-        let same = |known: &&mut StatusFinding| causes.iter().any(|cause| cause.id() == known.id);
-        if let Some(known) = findings.iter_mut().find(same) {
+        let causes = causes(fault.rule).iter();
+        let known = causes
+            .filter_map(|cause| first.get(cause.id()).copied())
+            .min();
+        if let Some(known) = known.and_then(|number| findings.get_mut(number)) {
             // As where no route leads to the pool that gets no requests.
             known.severity = known.severity.min(Severity::Degraded);
             known.place = Some(match &known.place {
@@ -142,11 +155,7 @@ pub fn add_linted(findings: &mut Vec<StatusFinding>, linted: Option<&Findings>) 
             continue;
         }
         // The filter knows the version, too.
-        if fault.rule == "envoy-version"
-            && findings
-                .iter()
-                .any(|one| one.id == Finding::EnvoyUntested.id())
-        {
+        if fault.rule == "envoy-version" && first.contains_key(Finding::EnvoyUntested.id()) {
             continue;
         }
         findings.push(StatusFinding {
@@ -189,8 +198,9 @@ fn causes(rule: &str) -> &'static [Finding] {
     }
 }
 
-/// Adds what Envoy's statistics say of the filter.
-pub fn add_seen(findings: &mut Vec<StatusFinding>, statistics: &Statistics<'_>) {
+/// Adds what Envoy's statistics say of the filter. `dumped`: the configuration in force is known, and with it whether the
+/// last update of a listener was refused.
+pub fn add_seen(findings: &mut Vec<StatusFinding>, statistics: &Statistics<'_>, dumped: bool) {
     if statistics.is_empty() {
         findings.push(seen(
             Severity::Broken,
@@ -208,51 +218,65 @@ pub fn add_seen(findings: &mut Vec<StatusFinding>, statistics: &Statistics<'_>) 
             "Set stats_config.stats_tags as in envoy/production/static.yaml.",
         ));
     }
-    findings.extend(past(statistics));
+    findings.extend(past(statistics, dumped));
 }
 
-/// Returns what has happened since Envoy started, of which a counter does not say whether it is over.
-fn past(statistics: &Statistics<'_>) -> Vec<StatusFinding> {
-    let ending = |ends: &[&'static str]| -> Vec<&Series<'_>> {
-        let series = ends.iter().flat_map(|end| statistics.ending(end));
-        series.collect()
-    };
-    let mut failures = ending(&["_vm_reload_success", "_vm_reload_failure"]);
+/// Returns what has happened since Envoy started. A counter does not say whether it is over: it is taken for a fault,
+/// unless the configuration in force says that it is over.
+fn past(statistics: &Statistics<'_>, dumped: bool) -> Vec<StatusFinding> {
+    let mut failures = statistics.ending(&[
+        "_vm_reload_success",
+        "_vm_reload_failure",
+        "_remote_load_fetch_failures",
+    ]);
     failures.extend(statistics.of(definitions::CAUGHT_PANICS.name()));
+    let listeners = match dumped {
+        // The finding refused-update is the fault, as long as there is one.
+        true => Severity::Note,
+        false => Severity::Degraded,
+    };
+    let (extensions, updates) = statistics
+        .ending(&["_update_rejected", "_config_reject", "_config_conflict"])
+        .into_iter()
+        .partition(|series| series.family.contains("extension_config_discovery"));
     let events = [
         (
             "updates-refused",
-            ending(&["_update_rejected", "_config_reject", "_config_conflict"]),
+            listeners,
+            updates,
             "Envoy has refused updates of its configuration since it started.",
-            "If no finding refused-update says that the last one was, compare the version of an extension's configuration in /config_dump with the one that was sent.",
+            "Envoy's log has the reasons. It is over once an update is accepted: then no finding refused-update is left where /config_dump is exposed. The counter stays until Envoy restarts.",
+        ),
+        (
+            "filter-updates-refused",
+            Severity::Degraded,
+            extensions,
+            "Envoy has refused updates of a filter by ECDS since it started.",
+            "Envoy's log has the reasons. Compare the version in /config_dump with the one that was sent: if they are the same, it is over. The counter stays until Envoy restarts.",
         ),
         (
             "configurations-refused",
+            listeners,
             statistics.of(definitions::REJECTED_CONFIGURATIONS.name()).collect(),
             "The filter has refused configurations since Envoy started.",
-            "Envoy's log has the reasons; `eppctl check` finds them in the document.",
+            "Envoy's log has the reasons; `eppctl check` finds them in the document. The counter stays until Envoy restarts.",
         ),
         (
             "module-failed",
+            Severity::Degraded,
             failures,
-            "The module has failed since Envoy started, and was restarted or continued.",
-            "This is a defect: please report it with Envoy's log.",
+            "The module has failed since Envoy started, and was restarted or continued, or could not be loaded.",
+            "Envoy's log has the reason. A panic or a trap is a defect: please report it. The counter stays until Envoy restarts.",
         ),
     ];
     let events = events
         .into_iter()
-        .filter_map(|(id, series, cause, remedy)| {
+        .filter_map(|(id, severity, series, cause, remedy)| {
             let counted = series.into_iter().filter(|series| series.value() > 0.0);
             let counted: Vec<String> = counted
                 .map(|series| format!("{} {}", series.family, series.value()))
                 .collect();
-            Some(seen(
-                Severity::Note,
-                id,
-                Some(few(&counted)?),
-                cause,
-                remedy,
-            ))
+            Some(seen(severity, id, Some(few(&counted)?), cause, remedy))
         });
     events.collect()
 }

@@ -112,7 +112,7 @@ impl Report {
         let builds = Build::all(&statistics);
         let mut findings = findings::reported(&statistics, hosts.as_ref());
         findings::add_linted(&mut findings, linted.as_ref());
-        findings::add_seen(&mut findings, &statistics);
+        findings::add_seen(&mut findings, &statistics, pages.dump.is_some());
         findings.sort_by_key(|finding| finding.severity);
         let pools = PoolFacts::all(&statistics, hosts.as_ref());
         let faults = findings.iter().any(StatusFinding::is_fault);

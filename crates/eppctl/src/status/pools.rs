@@ -33,13 +33,15 @@ pub struct PoolFacts {
     pub left_to_envoy: BTreeMap<String, f64>,
     /// Requests that another endpoint than the picked one served.
     pub served_elsewhere: f64,
+    /// Requests that passed the filter to another cluster.
+    pub left_alone: f64,
     /// Share of the prompts' blocks that the picked endpoints were expected to hold.
     pub expected_hit_ratio: Option<f64>,
     /// Share of the prompts' tokens that the servers reported as cached.
     pub reported_hit_ratio: Option<f64>,
     /// Whether servers report cached tokens; absent before the first response with usage.
     pub reports_cached_tokens: Option<bool>,
-    /// Failed polls by reason.
+    /// Failed polls by reason, since Envoy started.
     pub poll_errors: BTreeMap<String, f64>,
     /// Series by family, all values of a histogram together.
     pub series: BTreeMap<String, usize>,
@@ -77,6 +79,7 @@ impl PoolFacts {
             rejected: statistics.by(definitions::REQUEST_ERRORS.name(), &pool, "error_code"),
             left_to_envoy: statistics.by(definitions::FALLBACKS.name(), &pool, "error_code"),
             served_elsewhere: sum(definitions::SERVED_ELSEWHERE.name()),
+            left_alone: sum(definitions::LEFT_ALONE.name()),
             expected_hit_ratio: share(
                 sum(definitions::PREFIX_HIT_BLOCKS.name()),
                 sum(definitions::PREFIX_QUERIED_BLOCKS.name()),
@@ -130,10 +133,7 @@ fn series(statistics: &Statistics<'_>, pool: &str) -> BTreeMap<String, usize> {
     let mut families = BTreeMap::new();
     let histogram = |family: &&definitions::Description| family.kind == "Histogram";
     let histograms: Vec<_> = definitions::CATALOGUE.iter().filter(histogram).collect();
-    for series in statistics
-        .ours()
-        .filter(|series| series.label("pool") == pool)
-    {
+    for series in statistics.ours_of(pool) {
         let of = histograms
             .iter()
             .find(|histogram| series.family.starts_with(histogram.name));

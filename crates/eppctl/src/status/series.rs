@@ -13,7 +13,11 @@ pub struct Series<'p> {
 }
 
 /// The series of an Envoy.
-pub struct Statistics<'p>(Vec<Series<'p>>);
+pub struct Statistics<'p> {
+    series: Vec<Series<'p>>,
+    /// The filter's series by pool, by their places: a page may have any number of pools.
+    pools: BTreeMap<String, Vec<usize>>,
+}
 
 impl<'p> Statistics<'p> {
     /// Parses Prometheus' text format, as Envoy writes it. Lines that are not in the format are left out.
@@ -29,7 +33,13 @@ impl<'p> Statistics<'p> {
                     line: Line::parse(rest.as_bytes())?,
                 })
             });
-        Self(series.collect())
+        let series: Vec<Series<'p>> = series.collect();
+        let mut pools = BTreeMap::<String, Vec<usize>>::new();
+        for (place, of) in series.iter().enumerate().filter(|(_, of)| of.is_ours()) {
+            pools.entry(of.label("pool")).or_default().push(place);
+        }
+        pools.remove("");
+        Self { series, pools }
     }
 
     /// Returns whether the filter has no statistics here.
@@ -39,32 +49,38 @@ impl<'p> Statistics<'p> {
 
     /// Returns the filter's series.
     pub fn ours(&self) -> impl Iterator<Item = &Series<'p>> {
-        let ours =
-            |family: &str| family.starts_with("epp_wasm_") || family.starts_with("llm_d_epp_");
-        self.0.iter().filter(move |series| ours(series.family))
+        self.series.iter().filter(|series| series.is_ours())
     }
 
-    /// Returns Envoy's own series whose names end in this.
-    pub fn ending<'s>(&'s self, end: &'s str) -> impl Iterator<Item = &'s Series<'p>> {
-        let series = self.0.iter();
-        series.filter(move |series| {
-            series.family.starts_with("envoy_") && series.family.ends_with(end)
-        })
+    /// Returns the filter's series in a pool.
+    pub fn ours_of(&self, pool: &str) -> impl Iterator<Item = &Series<'p>> {
+        let places = self.pools.get(pool).into_iter().flatten();
+        places.filter_map(|place| self.series.get(*place))
+    }
+
+    /// Returns Envoy's own series whose names end in one of these.
+    pub fn ending(&self, ends: &[&str]) -> Vec<&Series<'p>> {
+        let own = self.series.iter().filter(|series| {
+            series.family.starts_with("envoy_")
+                && ends.iter().any(|end| series.family.ends_with(end))
+        });
+        own.collect()
     }
 
     /// Returns the series of a family.
     pub fn of<'s>(&'s self, family: &'s str) -> impl Iterator<Item = &'s Series<'p>> {
-        self.0.iter().filter(move |series| series.family == family)
+        let series = self.series.iter();
+        series.filter(move |series| series.family == family)
     }
 
-    /// Returns the series of a family in a pool.
+    /// Returns the filter's series of a family in a pool.
     pub fn of_pool<'s>(
         &'s self,
         family: &'s str,
-        pool: &'s str,
+        pool: &str,
     ) -> impl Iterator<Item = &'s Series<'p>> {
-        self.of(family)
-            .filter(move |series| series.label("pool") == pool)
+        let series = self.ours_of(pool);
+        series.filter(move |series| series.family == family)
     }
 
     /// Returns the sum of a family in a pool; `None` if it has no series there.
@@ -103,15 +119,16 @@ impl<'p> Statistics<'p> {
 
     /// Returns the pools, in alphabetical order.
     pub fn pools(&self) -> Vec<String> {
-        let mut pools: Vec<String> = self.ours().map(|series| series.label("pool")).collect();
-        pools.sort_unstable();
-        pools.dedup();
-        pools.retain(|pool| !pool.is_empty());
-        pools
+        self.pools.keys().cloned().collect()
     }
 }
 
 impl Series<'_> {
+    /// Returns whether it is the filter's.
+    fn is_ours(&self) -> bool {
+        self.family.starts_with("epp_wasm_") || self.family.starts_with("llm_d_epp_")
+    }
+
     /// Returns a label's value; empty if it has none of this name.
     pub fn label(&self, name: &str) -> String {
         let label = self.line.labels.get(name);

@@ -167,15 +167,21 @@ impl PoolFacts {
             out,
             "requests",
             &format!(
-                "{} picked, {} rejected, {} left to Envoy, {} served elsewhere",
+                "{} picked, {} rejected, {} left to Envoy, {} served elsewhere, {} left alone (for other clusters)",
                 self.picked,
                 total(&self.rejected),
                 total(&self.left_to_envoy),
-                self.served_elsewhere
+                self.served_elsewhere,
+                self.left_alone
             ),
         )?;
         line(out, "cache", &self.cache())?;
-        line(out, "poll errors", &named(&self.poll_errors))?;
+        let errors = named(&self.poll_errors);
+        line(
+            out,
+            "poll errors",
+            &format!("since Envoy started: {errors}"),
+        )?;
         let all: usize = self.series.values().sum();
         let mut families: Vec<(&String, &usize)> = self.series.iter().collect();
         families.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
