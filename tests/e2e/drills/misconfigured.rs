@@ -20,6 +20,13 @@ const NOTHING: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
 /// A fatal alert, with which a TLS server responds to plain text.
 const TLS_ALERT: &[u8] = b"\x15\x03\x01\x00\x02\x02\x46";
 
+/// Returns a response with a page of 5 MiB.
+fn large_page() -> &'static [u8] {
+    let page = "vllm:num_requests_waiting 7\n".repeat((5 << 20) / 28);
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", page.len());
+    (head + &page).leak().as_bytes()
+}
+
 /// Returns the parameters of metrics-data-source.
 fn metrics(parameters: &str) -> String {
     format!("{{type: metrics-data-source, parameters: {{{parameters}}}}},")
@@ -70,6 +77,8 @@ fn faulty_pools(pods: &[SocketAddr]) -> Vec<Faulty> {
         with("missing", &[responding(NOT_FOUND)], plain("missing")),
         with("html", &[responding(HTML)], plain("html")),
         with("tls", &[responding(TLS_ALERT)], plain("tls")),
+        with("reset", &[responding(b"")], plain("reset")),
+        with("large", &[responding(large_page())], plain("large")),
     ]
 }
 
@@ -114,11 +123,29 @@ pub const ALERTS: &[Fired] = &[
     ("EppRefusesRequests", &["lost"]),
     (
         "EppDecidesWithoutMetrics",
-        &["by-cluster", "by-path", "refused", "missing", "html", "tls"],
+        &[
+            "by-cluster",
+            "by-path",
+            "refused",
+            "missing",
+            "html",
+            "tls",
+            "reset",
+            "large",
+        ],
     ),
     (
         "EppPollsFail",
-        &["by-cluster", "by-path", "refused", "missing", "html", "tls"],
+        &[
+            "by-cluster",
+            "by-path",
+            "refused",
+            "missing",
+            "html",
+            "tls",
+            "reset",
+            "large",
+        ],
     ),
     // All requests are another pool's or no pool's.
     (
@@ -133,6 +160,8 @@ pub const ALERTS: &[Fired] = &[
             "missing",
             "html",
             "tls",
+            "reset",
+            "large",
         ],
     ),
 ];
@@ -176,6 +205,8 @@ const TOLD: &[(&str, Finding, &str)] = &[
     ("missing", Finding::PollsFail, "(status 404)"),
     ("html", Finding::PollsFail, "(not-a-page)"),
     ("tls", Finding::PollsFail, "(not-http)"),
+    ("reset", Finding::PollsFail, "(reset)"),
+    ("large", Finding::PollsFail, "(too-large)"),
     (
         "by-path",
         Finding::RequestsLeftAlone,

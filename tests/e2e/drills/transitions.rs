@@ -3,7 +3,7 @@
 use epp_core::findings::Finding;
 use fake_model_server::{Faults, Metrics, Settings, Sim};
 
-use super::{is_over, is_told, open, pool};
+use super::{is_over, is_told, open, pool, section};
 use crate::client::get;
 use crate::proxy::{Proxy, Setup};
 
@@ -59,6 +59,43 @@ fn what_comes_and_goes_is_told_once_each_way() {
         open(&proxy, "refusing", Finding::EndpointsEjected) == Some(0)
     });
     what_came_is_over(&proxy);
+    configurations_are_told(&mut proxy);
+}
+
+/// Sends another configuration, and one that is refused.
+fn configurations_are_told(proxy: &mut Proxy) {
+    let former = section(proxy, "inference-pool");
+    let digest = |page: &str| {
+        let (_, rest) = page.split_once(", configuration <code>").unwrap();
+        rest.split('<').next().unwrap().to_owned()
+    };
+    let config = pool("inference-pool", "", SHORT);
+    proxy.set_config(&config.replace(
+        "{pluginRef: queue-scorer}",
+        "{pluginRef: queue-scorer, weight: 3}",
+    ));
+    let line = "pool inference-pool: another configuration was accepted: queue-scorer in default: weight 1 → 3";
+    proxy.wait_until("what has changed is logged", || {
+        proxy.logged().contains(line)
+    });
+    proxy.wait_until("the page has the configuration", || {
+        let page = section(proxy, "inference-pool");
+        page.contains("queue-scorer × 3") && digest(&page) != digest(&former)
+    });
+    assert_eq!(proxy.logged().matches(line).count(), 1);
+    let accepted = digest(&section(proxy, "inference-pool"));
+    proxy.set_config(&config.replace("queue-scorer", "queue-socrer"));
+    proxy.wait_until("the configuration is refused", || {
+        proxy.counted("epp_wasm_rejected_configurations_total") == 1
+    });
+    let log = proxy.logged();
+    for part in [
+        "did you mean queue-scorer?",
+        "EndpointPickerConfig refused: if another one is in force, it stays in force",
+    ] {
+        assert!(log.contains(part), "no {part}");
+    }
+    assert_eq!(digest(&section(proxy, "inference-pool")), accepted);
 }
 
 /// Checks what is told of the pods that lost their pages, and of the pool one of whose pods refuses.
@@ -67,9 +104,11 @@ fn what_came_is_told(proxy: &Proxy, silent: [String; 2], refusing: [String; 2]) 
     for detail in ["2 of 2 endpoints: ", &format!("{first} (status 500)")] {
         is_told(proxy, "silent", Finding::PollsFail, detail);
     }
-    for detail in ["2 of 2 endpoints: ", &second] {
-        is_told(proxy, "silent", Finding::MetricsStale, detail);
-    }
+    let both = format!("{second} (status 500)");
+    is_told(proxy, "silent", Finding::PollsFail, &both);
+    // One cause.
+    assert_eq!(open(proxy, "silent", Finding::MetricsStale), None);
+    assert_eq!(open(proxy, "refusing", Finding::MetricsStale), None);
     is_told(
         proxy,
         "silent",
@@ -84,11 +123,7 @@ fn what_came_is_told(proxy: &Proxy, silent: [String; 2], refusing: [String; 2]) 
 fn what_came_is_over(proxy: &Proxy) {
     is_over(proxy, "refusing", Finding::EndpointsEjected);
     is_over(proxy, "inference-pool", Finding::PoolEmpty);
-    for finding in [
-        Finding::PollsFail,
-        Finding::MetricsStale,
-        Finding::OwnCounts,
-    ] {
+    for finding in [Finding::PollsFail, Finding::OwnCounts] {
         is_over(proxy, "silent", finding);
     }
 }
