@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::Instance;
 use crate::flow::SaturationDetector;
 use crate::picker::Explanation;
 use crate::plugins::{build_default, Dialect};
@@ -60,6 +61,12 @@ pub fn kept(kind: &str, parameters: &str, pool: &Pool) -> Vec<u32> {
     let cycle = Cycle::new(pool, request);
     filter.filter(&cycle, &mut candidates);
     candidates.iter().map(|slot| slot.0).collect()
+}
+
+/// A plugin with these parameters.
+pub fn loaded(kind: &str, parameters: &str) -> Arc<Instance> {
+    let loaded = crate::config::load(&document(kind, parameters)).unwrap();
+    loaded.plan.instances[0].clone()
 }
 
 /// The one error that a plugin with these parameters is refused with.

@@ -157,6 +157,7 @@ pub fn holds(kind: &Kind) -> String {
             words.join(" or ")
         }
         Kind::Duration { least, .. } => format!("duration ≥ {}ms", least.as_millis()),
+        Kind::Quantity => "quantity, such as `500`, `10k` or `5Gi`".to_owned(),
         Kind::Port => "port, quoted or not".to_owned(),
         Kind::StringMap => "strings by name".to_owned(),
         Kind::Strings => "list of strings".to_owned(),

@@ -30,6 +30,9 @@ pub struct Schema {}
 /// Go's duration syntax, as far as configurations use it.
 const DURATION: &str = r"^(0|([0-9]+(\.[0-9]*)?(us|µs|ms|s|m|h))+)$";
 
+/// Kubernetes' quantities.
+const QUANTITY: &str = r"^\+?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+|[KMGTPE]i|[numkMGTPE])?$";
+
 #[derive(Serialize)]
 #[serde(transparent)]
 struct Printed(Value);
@@ -214,6 +217,10 @@ fn kind_schema(kind: &Kind, inside: &dyn Fn(&str) -> Value) -> Value {
         Kind::Duration { empty: true, .. } => {
             json!({"type": "string", "pattern": format!("^$|{DURATION}")})
         }
+        Kind::Quantity => json!({"anyOf": [
+            {"type": "number", "minimum": 0},
+            {"type": "string", "pattern": QUANTITY},
+        ]}),
         Kind::Port => json!({"anyOf": [
             {"type": "integer", "minimum": 1, "maximum": 65_535},
             {"type": "string", "pattern": "^[0-9]{1,5}$"},

@@ -249,20 +249,20 @@ fn plugins_without_effect_are_in_the_table_and_in_the_section_below_it() {
     let text = "apiVersion: inference.networking.x-k8s.io/v1alpha1
 kind: EndpointPickerConfig
 plugins:
-- {type: program-aware-fairness, parameters: {lasHalfLifeSeconds: 5}}
+- {type: models-data-source, parameters: {scheme: https}}
 - type: queue-scorer
 schedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer}]}]
 ";
     let report = out(&check(&["-"], text));
     for part in [
-        "  program-aware-fairness  no effect here: ",
-        "    lasHalfLifeSeconds: 5",
+        "  models-data-source  no effect here: ",
+        "    scheme: https",
     ] {
         assert!(report.contains(part), "{part}: {report}");
     }
     // What is written out has them, too, and loads the same.
     let written = out(&check(&["--print-defaults", "-"], text));
-    assert!(written.contains("lasHalfLifeSeconds: 5"), "{written}");
+    assert!(written.contains("scheme: https"), "{written}");
     assert!(check(&["-"], &written).status.success());
     // Of one that does not load as well.
     let report = out(&check(
@@ -270,7 +270,7 @@ schedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer}]}]
         &text.replace("queue-scorer", "queue-socrer"),
     ));
     assert!(
-        report.contains("  program-aware-fairness  no effect here: "),
+        report.contains("  models-data-source  no effect here: "),
         "{report}"
     );
 }

@@ -1,6 +1,7 @@
 //! From document to plan: the plugins are built, defaults applied, references checked.
 
 mod admission;
+mod flow;
 mod moved;
 mod order;
 mod profiles;
@@ -213,6 +214,7 @@ impl Assembly<'_> {
         });
         let extractor = extractor.unwrap_or_default();
         self.check_attributes(&extractor);
+        let source = source.unwrap_or_default();
         let EnvoyProxy { picker, envoy } = self.proxy(document);
         let rewrite = self.part(document, Rewrite, &[], |of| of.rewrite.clone());
         let scheduler = scheduler?;
@@ -233,8 +235,8 @@ impl Assembly<'_> {
         let discounts = load.as_ref().and_then(|load| self.discounts(load, needs));
         // The cached part depends on the model, and a prompt's cost on the cached part.
         needs.model |= needs.tokens && discounts.is_some();
-        let hooks = self.instances.iter();
-        let hooks = hooks.filter_map(|instance| instance.capabilities.hook.clone());
+        let hooks = |instance: &Arc<Instance>| instance.capabilities.hook.clone();
+        let hooks = self.instances.iter().filter_map(hooks).collect();
         Some(Plan {
             load,
             discounts,
@@ -242,16 +244,16 @@ impl Assembly<'_> {
             needs,
             scheduler,
             admission,
-            flow: None,
+            flow: self.flow(document, &source),
             gate,
             names_helpers,
             producers: self.built.producers,
             headers: self.built.headers,
             states: self.built.states,
-            hooks: hooks.collect(),
+            hooks,
             instances: self.instances,
             discovery,
-            source: source.unwrap_or_default(),
+            source,
             extractor,
             rewrite: rewrite.unwrap_or_default(),
             settings: picker,

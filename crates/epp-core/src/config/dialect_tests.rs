@@ -259,12 +259,12 @@ fn a_detector_filters_in_a_profile() {
 }
 
 #[test]
-fn policies_of_flow_control_are_warnings() {
+fn types_without_effect_are_warnings() {
     let policies: Vec<&str> = all_elsewhere()
         .filter(|known| known.here == Here::Idle)
         .map(|known| known.name)
         .collect();
-    assert!(policies.contains(&"global-strict-fairness-policy"));
+    assert!(policies.contains(&"endpoint-notification-source"));
     for policy in policies {
         let text = llm_d(&format!("plugins: [{{type: {policy}}}]\n"));
         warned(&text, &[&["plugins[0].type", "no effect here"]]);

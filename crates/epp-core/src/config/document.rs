@@ -1,5 +1,6 @@
 //! The document as written: its fields, checked one by one.
 
+use super::flow_control::FlowSection;
 use super::sections::DetectorSection;
 use crate::config::value::{Fields, Node, Path, Problems};
 use crate::plugins::scorer::prefix_cache;
@@ -80,6 +81,8 @@ pub struct Document {
     pub sources: Vec<(String, Path)>,
     /// Whether the feature gate `flowControl` is on.
     pub flow_control: bool,
+    /// `flowControl`, with its defaults.
+    pub flow: FlowSection,
     /// `flowControl.saturationDetector`, or a former place of it.
     pub detector: DetectorSection,
     /// `requestHandler.parsers[].pluginRef`, or a former place of it.
@@ -117,8 +120,9 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
         declared => declared,
     };
     let profiles = read_profiles(&mut fields);
+    let (flow, detector) = super::sections::read_flow_control(&mut fields, gates, dialect);
     let mut parsers = Vec::new();
-    let detector = super::sections::read_inert(&mut fields, gates, version, &mut parsers);
+    let detector = super::sections::read_others(&mut fields, version, detector, &mut parsers);
     let (discovery, sources) = super::sections::read_data_layer(&mut fields, version);
     fields.finish();
     Some(Document {
@@ -129,6 +133,7 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
         discovery,
         sources,
         flow_control: gates.flow_control,
+        flow,
         detector,
         parsers,
     })

@@ -5,9 +5,6 @@ use Here::{Approximated, Idle, Refused};
 
 use crate::plugins::Standing;
 
-/// The reason why flow control has no effect.
-pub const NO_QUEUE: &str = "requests are never queued or shed in the proxy";
-
 /// The treatment of such a type here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Here {
@@ -49,12 +46,7 @@ const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere { name: "decision-tree-filter", why: "removed in v1.0; use scorers", here: Refused },
     Elsewhere { name: "destination-endpoint-served-verifier", why: "for conformance tests only", here: Idle },
     Elsewhere { name: "disaggregatedset-rollout-screener", why: "no endpoint is left out for its revision: rollouts are not watched", here: Approximated },
-    Elsewhere { name: "edf-ordering-policy", why: NO_QUEUE, here: Idle },
     Elsewhere { name: "endpoint-notification-source", why: "endpoints come from discovery, and every plugin learns of them", here: Idle },
-    Elsewhere { name: "eviction-priority-then-time-ordering", why: NO_QUEUE, here: Idle },
-    Elsewhere { name: "eviction-sheddable-filter", why: NO_QUEUE, here: Idle },
-    Elsewhere { name: "fcfs-ordering-policy", why: NO_QUEUE, here: Idle },
-    Elsewhere { name: "global-strict-fairness-policy", why: NO_QUEUE, here: Idle },
     Elsewhere { name: "k8s-notification-source", why: "endpoints come from discovery, and every plugin learns of them", here: Idle },
     Elsewhere { name: "latency-slo-admitter", why: "every request is admitted: there is no latency predictor", here: Approximated },
     Elsewhere { name: "least-kv-cache-filter", why: "removed in v1.0; use kv-cache-utilization-scorer", here: Refused },
@@ -73,18 +65,10 @@ const ELSEWHERE: &[Elsewhere] = &[
     Elsewhere { name: "p2p-source-producer", why: "endpoints compute what they have not cached: no other is named as its source", here: Approximated },
     Elsewhere { name: "predicted-latency-producer", why: "no latency predictor is asked: latency-scorer uses its composite score", here: Approximated },
     Elsewhere { name: "predicted-latency-scorer", why: "nothing is scored: there is no latency predictor", here: Approximated },
-    Elsewhere { name: "priority-holdback-policy", why: NO_QUEUE, here: Idle },
-    Elsewhere { name: "priority-then-time-eviction-order-policy", why: NO_QUEUE, here: Idle },
-    Elsewhere { name: "program-aware-fairness", why: NO_QUEUE, here: Idle },
     Elsewhere { name: "request-attribute-reporter", why: "writes dynamic metadata, which a Wasm filter cannot", here: Refused },
-    Elsewhere { name: "round-robin-fairness-policy", why: NO_QUEUE, here: Idle },
-    Elsewhere { name: "sheddable-eviction-filter", why: NO_QUEUE, here: Idle },
     Elsewhere { name: "slo-aware-profile-handler", why: "an experiment of GIE v1.2 to v1.4; use single-profile-handler", here: Refused },
     Elsewhere { name: "slo-aware-routing", why: "nothing is scored: there is no latency predictor", here: Approximated },
-    Elsewhere { name: "slo-deadline-ordering-policy", why: NO_QUEUE, here: Idle },
     Elsewhere { name: "slo-headroom-tier-filter", why: "all endpoints are kept, as without predictions: there is no latency predictor", here: Approximated },
-    Elsewhere { name: "soft-reflective-ceiling-policy", why: NO_QUEUE, here: Idle },
-    Elsewhere { name: "static-usage-limit-policy", why: NO_QUEUE, here: Idle },
     Elsewhere { name: "vertexai-parser", why: "gRPC bodies are not read here; such requests are routed by metrics", here: Refused },
     Elsewhere { name: "vllmgrpc-parser", why: "gRPC bodies are not read here; such requests are routed by metrics", here: Refused },
 ];

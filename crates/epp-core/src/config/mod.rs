@@ -12,6 +12,7 @@
 mod assemble;
 pub mod document;
 pub mod find;
+mod flow_control;
 mod known;
 mod nesting;
 mod parse;
@@ -147,6 +148,8 @@ mod admission_tests;
 mod cost_tests;
 #[cfg(test)]
 mod dialect_tests;
+#[cfg(test)]
+mod flow_control_tests;
 #[cfg(test)]
 mod graph_tests;
 #[cfg(test)]

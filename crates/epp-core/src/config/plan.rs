@@ -109,6 +109,7 @@ impl PartialEq for Plan {
             && self.handling().eq(other.handling())
             && self.producers == other.producers
             && self.load == other.load
+            && self.flow == other.flow
             && self.discovery == other.discovery
             && self.source == other.source
             && self.extractor == other.extractor
@@ -138,7 +139,8 @@ pub fn cluster_of<'p>(envoy: &'p EnvoySettings, discovery: &'p Discovery) -> &'p
 }
 
 impl Plan {
-    /// Returns the types and parameters of the plugins that decide which profiles run, and which requests are dropped.
+    /// Returns the types and parameters of the plugins that decide which profiles run, and which requests wait or are
+    /// dropped.
     fn handling(&self) -> impl Iterator<Item = (&'static str, &[(String, Node)])> {
         let decides = |instance: &&Arc<Instance>| {
             let does = &instance.capabilities;

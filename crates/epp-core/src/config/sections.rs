@@ -1,13 +1,13 @@
 //! The document's fields beside plugins and profiles: each works, is refused with what to use
 //! instead, or has no effect in a proxy and says so.
 
-use std::time::Duration;
-
 use super::document::Version;
+use super::flow_control::{self, FlowSection};
 use crate::config::value::fields::no_effect;
 use crate::config::value::nearest::no_such;
 use crate::config::value::{Fields, Kind, Node, Path};
 use crate::plugins::saturation::utilization_detector::STALENESS;
+use crate::plugins::Dialect;
 
 /// A reference to a plugin, and its location.
 pub type Named = (String, Path);
@@ -101,27 +101,40 @@ pub struct DetectorSection {
     pub thresholds: Option<(f64, f64)>,
 }
 
-/// Reads `flowControl` and `requestHandler`, and the former places of their parts.
-pub fn read_inert(
+/// Reads `flowControl`, and the saturation detector that it names.
+pub fn read_flow_control(
     fields: &mut Fields<'_>,
     gates: Gates,
-    version: Version,
-    parsers: &mut Vec<Named>,
-) -> DetectorSection {
-    let path = fields.path().key("flowControl");
-    let mut detector = DetectorSection::default();
-    let only_detector = match fields.node("flowControl") {
+    dialect: Dialect,
+) -> (FlowSection, Option<Named>) {
+    let path = fields.path().key(FLOW_CONTROL);
+    let only_detector = match fields.node(FLOW_CONTROL) {
         Some(Node::Map(entries)) => entries.iter().all(|(key, _)| key == DETECTOR),
         flow => flow.is_none(),
     };
-    if let Some(flow) = fields.section("flowControl") {
-        detector.named = read_flow_control(flow);
-    }
+    let read = match fields.section(FLOW_CONTROL) {
+        Some(section) => flow_control::read(section, dialect),
+        None => flow_control::read(Fields::new(None, path.clone(), fields.problems()), dialect),
+    };
     if !only_detector && !gates.flow_control {
         let message =
             "has no effect, except for saturationDetector: the feature gate flowControl is off";
         fields.problems().warn(&path, message);
     }
+    read
+}
+
+/// Reads `requestHandler`, and the former places of parts of it and of `flowControl`.
+pub fn read_others(
+    fields: &mut Fields<'_>,
+    version: Version,
+    detector: Option<Named>,
+    parsers: &mut Vec<Named>,
+) -> DetectorSection {
+    let mut detector = DetectorSection {
+        named: detector,
+        thresholds: None,
+    };
     if let Some(mut handler) = fields.section("requestHandler") {
         for (parser, path) in handler.list("parsers") {
             let mut parser = Fields::new(Some(parser), path, handler.problems());
@@ -168,7 +181,7 @@ fn read_former_detector(fields: &mut Fields<'_>, version: Version) -> DetectorSe
     let Some(mut section) = fields.section(DETECTOR) else {
         return detector;
     };
-    detector.named = read_detector_name(&mut section);
+    detector.named = flow_control::read_reference(&mut section, "pluginRef");
     if version == Version::GieV1 || recording {
         let given = section.has(QUEUE) || section.has(KV_USAGE);
         // Any other value means the default, as there.
@@ -185,54 +198,6 @@ fn read_former_detector(fields: &mut Fields<'_>, version: Version) -> DetectorSe
 
 const QUEUE: &str = "queueDepthThreshold";
 const KV_USAGE: &str = "kvCacheUtilThreshold";
-
-/// The name of a detector, if a section has one.
-fn read_detector_name(section: &mut Fields<'_>) -> Option<Named> {
-    let name = section.string("pluginRef", "");
-    let path = section.path().key("pluginRef");
-    (!name.is_empty()).then_some((name, path))
-}
-
-/// `flowControl`, of which only the shape is checked.
-fn read_flow_control(mut flow: Fields<'_>) -> Option<Named> {
-    let mut named = None;
-    for name in ["maxBytes", "maxRequests"] {
-        flow.any(name);
-    }
-    for name in ["defaultRequestTTL", "noEndpointRequestTTL"] {
-        flow.duration(name, DEFAULT_TTL, Duration::ZERO);
-    }
-    for name in ["defaultPriorityBand", "defaultNegativePriorityBand"] {
-        if let Some(band) = flow.section(name) {
-            read_band(band);
-        }
-    }
-    for (band, path) in flow.list("priorityBands") {
-        read_band(Fields::new(Some(band), path, flow.problems()));
-    }
-    flow.string("usageLimitPolicyPluginRef", "");
-    if let Some(mut detector) = flow.section(DETECTOR) {
-        named = read_detector_name(&mut detector);
-        detector.finish();
-    }
-    flow.boolean("enableEviction", false);
-    flow.finish();
-    named
-}
-
-/// The time for which the Endpoint Picker queues a request that says nothing else.
-const DEFAULT_TTL: Duration = Duration::from_secs(60);
-
-fn read_band(mut band: Fields<'_>) {
-    for name in ["priority", "maxBytes", "maxRequests"] {
-        band.any(name);
-    }
-    band.duration("defaultRequestTTL", DEFAULT_TTL, Duration::ZERO);
-    for name in ["fairnessPolicyRef", "orderingPolicyRef"] {
-        band.string(name, "");
-    }
-    band.finish();
-}
 
 /// The gates that are known, with the reason why each that is on changes nothing here, if that is worth a
 /// warning. The first three are those of the Gateway API Inference Extension v1.2 to v1.5 that
@@ -269,7 +234,9 @@ pub fn read_gates(fields: &mut Fields<'_>) -> Gates {
         };
         let known = GATES.iter().position(|(known, _)| *known == name);
         let flow = name == FLOW_CONTROL && on == Some(true);
-        gates.flow_control |= flow;
+        if name == FLOW_CONTROL {
+            gates.flow_control = flow;
+        }
         // Under llm-d-router's own version this says nothing; there flow control is a part as well.
         gates.former |= flow || known.is_some_and(|gate| gate < FORMER);
         let why = known.and_then(|gate| GATES.get(gate)).map(|(_, why)| *why);
@@ -290,7 +257,8 @@ pub fn read_gates(fields: &mut Fields<'_>) -> Gates {
     gates
 }
 
-fn read_named(fields: &mut Fields<'_>) -> Option<Named> {
+/// A reference to a plugin that must be given.
+pub fn read_named(fields: &mut Fields<'_>) -> Option<Named> {
     let name = fields.required_string("pluginRef");
     let path = fields.path().key("pluginRef");
     (!name.is_empty()).then_some((name, path))

@@ -32,6 +32,31 @@ pub struct FlowControl {
     pub eviction_grace: Duration,
 }
 
+/// Equal but for the detectors, which the plan compares by their parameters.
+impl PartialEq for FlowControl {
+    fn eq(&self, other: &Self) -> bool {
+        self.max_requests == other.max_requests
+            && self.max_bytes == other.max_bytes
+            && self.ttl == other.ttl
+            && self.empty_pool_ttl == other.empty_pool_ttl
+            && self.bands == other.bands
+            && self.default_band == other.default_band
+            && self.negative_band == other.negative_band
+            && self.usage_limit == other.usage_limit
+            && self.eviction == other.eviction
+            && self.eviction_grace == other.eviction_grace
+    }
+}
+
+impl FlowControl {
+    /// Returns whether the tokens matter that flows got.
+    pub fn counts_tokens(&self) -> bool {
+        let bands = self.bands.iter();
+        let mut bands = bands.chain([&self.default_band, &self.negative_band]);
+        bands.any(|band| matches!(band.fairness, Fairness::ProgramAware(_)))
+    }
+}
+
 /// The settings of a priority band.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BandSpec {
@@ -119,4 +144,10 @@ pub enum UsageLimit {
     },
     /// Lower bands yield as the saturation rises, and get fewer turns from there.
     SoftReflective,
+}
+
+impl Default for UsageLimit {
+    fn default() -> Self {
+        Self::Static(1.0)
+    }
 }

@@ -91,6 +91,8 @@ pub enum Capability {
     Fairness,
     /// Says at which saturation each band stops.
     UsageLimit,
+    /// Says which requests in flight are evicted.
+    Eviction,
     /// Selects the name under which a model is requested.
     Rewrite,
     /// Has settings of the proxy itself.
@@ -122,6 +124,7 @@ impl Capability {
             Self::Ordering => "ordering policy",
             Self::Fairness => "fairness policy",
             Self::UsageLimit => "usage limit policy",
+            Self::Eviction => "eviction policy",
             Self::Rewrite => "model-rewrite",
             Self::Proxy => "envoy-proxy",
         }
@@ -130,7 +133,7 @@ impl Capability {
     /// Returns the name with its article.
     pub fn a_name(self) -> String {
         let name = self.name();
-        let article = if name.starts_with(['a', 'e', 'i', 'o', 'u']) {
+        let article = if name.starts_with(['a', 'e', 'i', 'o']) {
             "an"
         } else {
             "a"
@@ -189,6 +192,8 @@ pub struct Capabilities {
     pub fairness: Option<Fairness>,
     /// At which saturation each band stops.
     pub usage_limit: Option<UsageLimit>,
+    /// Whether it says which requests in flight are evicted. There is one rule, so that there is nothing to hold.
+    pub eviction: bool,
     /// The name under which a model is requested.
     pub rewrite: Option<ModelRewrite>,
     /// Settings of the proxy itself.
@@ -276,6 +281,7 @@ impl Capabilities {
             Capability::Ordering => self.ordering.is_some(),
             Capability::Fairness => self.fairness.is_some(),
             Capability::UsageLimit => self.usage_limit.is_some(),
+            Capability::Eviction => self.eviction,
             Capability::Rewrite => self.rewrite.is_some(),
             Capability::Proxy => self.proxy.is_some(),
         }

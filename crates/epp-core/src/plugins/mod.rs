@@ -154,6 +154,20 @@ registry! {
         sglang_http,
         vllm_http,
     }
+    /// Flow control: which of the requests that wait goes next, and from which saturation of the pool on they wait.
+    flow {
+        fcfs,
+        edf,
+        slo_deadline,
+        global_strict,
+        round_robin,
+        program_aware,
+        static_usage_limit,
+        priority_holdback,
+        soft_reflective,
+        sheddable_eviction,
+        priority_then_time_eviction,
+    }
     /// The name under which a model is requested.
     rewrite {
         model_rewrite,

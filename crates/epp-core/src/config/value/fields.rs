@@ -3,6 +3,7 @@
 
 mod choices;
 mod lists;
+mod quantity;
 
 use std::time::Duration;
 
@@ -299,6 +300,29 @@ impl<'a> Fields<'a> {
         least: Duration,
     ) -> Duration {
         self.any_duration(name, default, least, true)
+    }
+
+    /// A duration, 0 included; the default, which may be none, where it is absent.
+    pub fn optional_duration(
+        &mut self,
+        name: &'static str,
+        default: Option<Duration>,
+    ) -> Option<Duration> {
+        match (self.node(name), default) {
+            (None | Some(Node::Null), None) => {
+                let least = Duration::ZERO;
+                self.ask(
+                    name,
+                    Kind::Duration {
+                        least,
+                        empty: false,
+                    },
+                    None,
+                );
+                None
+            }
+            _ => Some(self.duration(name, default.unwrap_or_default(), Duration::ZERO)),
+        }
     }
 
     fn any_duration(

@@ -39,6 +39,8 @@ pub enum Kind {
         /// Whether an empty string means the default.
         empty: bool,
     },
+    /// A Kubernetes quantity, as a number or a string.
+    Quantity,
     /// A port, as a number or a string.
     Port,
     /// Strings by name.
