@@ -31,6 +31,8 @@ pub struct Host {
     pub metrics: Vec<(String, i64)>,
     /// Local replies: code and body.
     pub local_replies: Vec<(u32, String)>,
+    /// The contexts that got these.
+    pub replied: Vec<u32>,
     /// Callouts: cluster and headers.
     pub callouts: Vec<(String, Vec<(String, String)>)>,
     /// The headers and body of the callout's response.
@@ -392,6 +394,7 @@ extern "C" fn proxy_send_local_response(
 ) -> u32 {
     call("proxy_send_local_response", |host| {
         host.local_replies.push((code, text(body, body_size)));
+        host.replied.push(host.context);
         OK
     })
 }

@@ -18,6 +18,7 @@ mod callout;
 mod configuration;
 mod delivery;
 mod detached;
+mod effects;
 #[cfg(target_arch = "wasm32")]
 mod exports;
 #[cfg(all(feature = "fault-injection", target_arch = "wasm32"))]
@@ -47,5 +48,7 @@ mod filter_tests;
 mod header_tests;
 #[cfg(test)]
 mod page_tests;
+#[cfg(test)]
+mod queue_tests;
 #[cfg(test)]
 mod reload_tests;

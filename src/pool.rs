@@ -12,10 +12,9 @@ use super::stream::Stream;
 use epp_core::config::settings::ReadBody;
 use epp_core::config::{value::Problem, Plan};
 use epp_core::picker::ById;
-use epp_core::picker::{Effect, ExchangeId, Fetch, FetchId, HostState, LocalReply, Picker, Route};
+use epp_core::picker::{Effect, ExchangeId, Fetch, FetchId, HostState, LocalReply, Picker};
 use epp_core::plugins::proxy::envoy_proxy::Requests;
 use epp_core::prefix::key::Secret;
-use epp_core::protocol::DROPPED_REASON_HEADER;
 use epp_core::time::Timestamp;
 use epp_sync::Sharing;
 
@@ -51,15 +50,15 @@ pub struct Pool {
     /// The picker.
     pub picker: Picker,
     /// Its sharing with the other VMs.
-    sharing: Sharing,
+    pub(super) sharing: Sharing,
     statistics: Statistics,
     /// The root context in charge: the newest. Older ones of a hot-reloaded listener tick on until they are
     /// drained.
-    root: u32,
+    pub(super) root: u32,
     /// Ticks of other roots since the one in charge ticked last.
     idle_ticks: u32,
     /// When the clock was read last.
-    now: Timestamp,
+    pub(super) now: Timestamp,
     ticks: u64,
     /// Whether Envoy shows bodies before it routes.
     pub delivery: Delivery,
@@ -71,6 +70,10 @@ pub struct Pool {
     /// The local reply to a request whose callback panicked, unless it continues. Prepared with the plan, because
     /// the picker itself may be broken then.
     reply_on_defect: Option<LocalReply>,
+    /// Local replies that wait for the next tick.
+    pub(super) late_replies: Vec<Effect>,
+    /// Whether a callback about one of its requests has panicked since the last tick.
+    has_panicked: bool,
 }
 
 impl Pool {
@@ -102,6 +105,8 @@ impl Pool {
             untested_version: super::configuration::untested_version(),
             fetches: ById::default(),
             reply_on_defect,
+            late_replies: Vec::new(),
+            has_panicked: false,
         }
     }
 
@@ -136,11 +141,12 @@ impl Pool {
         root == self.root && self.sharing.wants_fast_exchange(&mut self.picker)
     }
 
-    /// Exchanges counts in flight with the other workers, between two ticks.
-    pub fn exchange_in_flight(&mut self, root: u32) {
+    /// Exchanges counts in flight with the other workers, between two ticks, and lets requests go on that wait.
+    pub fn exchange_in_flight(&mut self, root: u32, streams: &mut ById<Stream>) {
         if root == self.root {
             self.sharing
                 .exchange_in_flight(&mut self.picker, &mut Shared);
+            self.carry_out(streams, root);
         }
     }
 
@@ -197,16 +203,24 @@ impl Pool {
         });
         #[cfg(test)]
         guard::inject("carry out");
-        self.reply_on_defect.as_ref().is_some_and(reply)
+        self.reply_on_defect
+            .as_ref()
+            .is_some_and(super::effects::reply)
     }
 
     /// Counts a panic that was caught, unless it panics, too.
     pub fn count_panic(&mut self, callback: Callback) {
+        self.has_panicked = true;
         guard::catch(|| {
             #[cfg(test)]
             guard::inject("count");
             self.picker.recovery().count_panic(callback.name());
         });
+    }
+
+    /// Returns whether a callback has panicked since this was last asked.
+    pub fn take_panicked(&mut self) -> bool {
+        std::mem::take(&mut self.has_panicked)
     }
 
     /// Returns whether it is a pool of the plugin's.
@@ -311,7 +325,11 @@ impl Pool {
     /// before.
     fn probe(&mut self, streams: &mut ById<Stream>) {
         let now = self.now;
-        let lacks = |id| streams.get(&id).is_some_and(Stream::lacks_first_byte);
+        let picker = &self.picker;
+        let lacks = |id| {
+            picker.awaits_body(ExchangeId(id))
+                && streams.get(&id).is_some_and(Stream::lacks_first_byte)
+        };
         for id in self.first_byte_probes.take_due(now, lacks) {
             if abi::set_effective_context(id).is_err() {
                 continue;
@@ -325,7 +343,7 @@ impl Pool {
     }
 
     /// A request is held. Returns whether its body may be waited for.
-    fn expects_body(&mut self, id: u32) -> bool {
+    pub(super) fn expects_body(&mut self, id: u32) -> bool {
         if !self.probes() {
             return true;
         }
@@ -337,45 +355,8 @@ impl Pool {
         expects
     }
 
-    /// Carries out the picker's effects. `current` is the context whose callback runs. Returns whether
-    /// that got a local reply.
-    pub fn carry_out(&mut self, streams: &mut ById<Stream>, current: u32) -> bool {
-        let (mut replied, mut in_effect) = (false, current);
-        self.sharing.admit_models(&mut self.picker, &mut Shared);
-        while let Some(effect) = self.picker.poll_effect() {
-            if let Effect::Hold { id, .. } = &effect {
-                if !self.expects_body(id.0) {
-                    self.picker.body_unavailable(self.now, *id);
-                    continue;
-                }
-            }
-            // Callouts belong to the root context.
-            let context = effect.exchange().map_or(self.root, |id| id.0);
-            let reached = context == in_effect || abi::set_effective_context(context).is_ok();
-            if !reached {
-                continue;
-            }
-            in_effect = context;
-            if let Effect::Fetch { id, fetch, timeout } = effect {
-                self.fetch(id, fetch, timeout);
-            } else if let Effect::Log { level, text } = effect {
-                super::host::log(level, &text);
-            } else if let Some(stream) = streams.get_mut(&context) {
-                if context == current {
-                    replied |= stream.carry_out(&effect, &mut self.picker, self.now);
-                } else if stream.carry_out_late(&effect, &mut self.picker, self.now) {
-                    let _: Result<(), Status> = abi::resume_request();
-                }
-            }
-        }
-        if in_effect != current {
-            let _: Result<(), Status> = abi::set_effective_context(current);
-        }
-        replied
-    }
-
     /// Makes a callout.
-    fn fetch(&mut self, id: FetchId, fetch: Fetch, timeout: Duration) {
+    pub(super) fn fetch(&mut self, id: FetchId, fetch: Fetch, timeout: Duration) {
         let timeout = timeout.as_millis() as u64;
         let call = Call::new(self.picker.plan(), &fetch);
         match call.and_then(|call| call.begin(timeout)) {
@@ -399,23 +380,6 @@ impl Pool {
     }
 }
 
-/// The property of a request whose destination header was set by this filter; its value is the
-/// header's name.
-const MARK: &str = "epp_wasm_destination";
-
-/// Removes a destination header from the current request, which is not for any of our pools: it
-/// came from the client, unless a filter of ours earlier in the chain set it, which may run in
-/// another VM. Without the header this is one host call that returns no bytes.
-pub fn strip(header: &str) {
-    if !abi::has_header(Map::Request, header) {
-        return;
-    }
-    let mark = abi::property(MARK).ok().flatten();
-    if mark.as_deref() != Some(header.as_bytes()) {
-        let _: Result<(), Status> = abi::remove_header(Map::Request, header);
-    }
-}
-
 /// Returns the bytes that Envoy has received of the current request's body, whether it has shown them or
 /// not. It counts them together with the headers; `request.size` would be what the client says.
 fn received() -> Option<u64> {
@@ -424,67 +388,6 @@ fn received() -> Option<u64> {
     let packed = abi::header_pairs(Map::Request).ok().flatten()?;
     let headers = Pairs::new(&packed).map(|(name, value)| name.len() + value.len());
     total.checked_sub(headers.sum::<usize>() as u64)
-}
-
-/// Applies the decision to the headers of the current request, or sends a local reply.
-pub fn carry_out(effect: &Effect, picker: &Picker) {
-    #[cfg(test)]
-    guard::inject("carry out");
-    match effect {
-        Effect::Forward { route, .. } => {
-            set_destination(&destination(route), picker);
-            for (name, value) in &route.headers {
-                let _: Result<(), Status> = abi::set_header(Map::Request, name, value.as_bytes());
-            }
-        }
-        Effect::Reply {
-            reply: local_reply, ..
-        } => {
-            reply(local_reply);
-        }
-        _ => {}
-    }
-}
-
-/// Sends a local reply to the current request. Returns whether Envoy has accepted it.
-fn reply(reply: &LocalReply) -> bool {
-    let reason = reply.reason.map(|reason| (DROPPED_REASON_HEADER, reason));
-    let outcome = abi::respond(reply.status, "epp_wasm", reason.as_slice(), &reply.body);
-    if outcome.is_err() {
-        log::warn!(
-            "failed to send a local reply with status {}: Envoy refused it",
-            reply.status
-        );
-    }
-    outcome.is_ok()
-}
-
-/// Returns the destination header's value: the endpoints' addresses in order, separated by commas.
-fn destination(route: &Route) -> String {
-    // Three IPv4 addresses with their ports fit: the pick and the two retry targets of the default.
-    let mut value = String::with_capacity(64);
-    for address in route.endpoints() {
-        if !value.is_empty() {
-            value.push(',');
-        }
-        value.push_str(address);
-    }
-    value
-}
-
-/// Sets the headers that name the current request's endpoints.
-fn set_destination(destination: &str, picker: &Picker) {
-    let plan = picker.plan();
-    let header = plan.settings.destination_header.as_str();
-    if let Err(Status(status)) = abi::set_header(Map::Request, header, destination.as_bytes()) {
-        log::warn!(
-            "failed to set the destination header (status {status}): the request goes to the fallback \
-             policy; is allow_on_headers_stop_iteration set?"
-        );
-    } else if plan.envoy.requests == Requests::OfCluster {
-        // Where all requests are this pool's, no other filter of ours is behind this one.
-        let _: Result<(), Status> = abi::set_property(MARK, header.as_bytes());
-    }
 }
 
 fn text_property(name: &str) -> String {

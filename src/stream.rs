@@ -91,13 +91,16 @@ impl Stream {
             Effect::SetResponseHeader { name, value, .. } => {
                 let _: Result<(), Status> = abi::set_header(Map::Response, name, value.as_bytes());
             }
+            Effect::Evict { reply, .. } => {
+                super::effects::reply(reply);
+            }
             // It went on under the failure mode meanwhile.
             _ if self.passage == Passage::Over => {}
             // Not about requests.
             Effect::Fetch { .. } | Effect::Log { .. } => {}
             Effect::Forward { .. } | Effect::Bypass { .. } | Effect::Reply { .. } => {
                 self.rewrite(rewrite_of(effect), picker);
-                super::pool::carry_out(effect, picker);
+                super::effects::carry_out(effect, picker);
                 // Not before: after a panic before this point the request is still held.
                 self.passage = Passage::Over;
                 return matches!(effect, Effect::Reply { .. });
@@ -121,7 +124,7 @@ impl Stream {
             // What Envoy has shown in passing cannot be changed any more.
             Passage::Paused(BodyDemand::Streaming) => {}
         }
-        super::pool::carry_out(effect, picker);
+        super::effects::carry_out(effect, picker);
         let replied = matches!(effect, Effect::Reply { .. });
         let buffered = self.let_go();
         !replied && (!buffered || self.detach(picker))

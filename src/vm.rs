@@ -131,9 +131,16 @@ impl Vm {
         if known.timer.fire() {
             self.tick(root);
             self.failed_ticks = 0;
+            if self.pool_of(root).is_some_and(Pool::take_panicked) {
+                self.release_lost(root, None, false);
+            }
             self.adjust_timer(root);
-        } else if let Some(pool) = self.pool_of(root) {
-            pool.exchange_in_flight(root);
+        } else {
+            let place = known.pool;
+            let Vm { pools, streams, .. } = self;
+            if let Some(Some(pool)) = pools.get_mut(place) {
+                pool.exchange_in_flight(root, streams);
+            }
         }
     }
 
@@ -179,8 +186,11 @@ impl Vm {
 
     /// Handles the end of a root context's callout.
     pub fn called_back(&mut self, root: u32, token: u32, headers: usize, body: usize) {
-        if let Some(pool) = self.pool_of(root) {
+        let place = self.roots.get(&root).map(|root| root.pool);
+        let Vm { pools, streams, .. } = self;
+        if let Some(pool) = place.and_then(|place| pools.get_mut(place)?.as_mut()) {
             pool.called_back(token, headers, body);
+            pool.carry_out(streams, root);
         }
     }
 
@@ -279,6 +289,8 @@ impl Vm {
                 #[cfg(test)]
                 guard::inject("close");
                 pool.picker.closed(now, ExchangeId(context));
+                // Its end may let others go on.
+                pool.carry_out(&mut self.streams, context);
             }
             // Not before: where that panics, its pool is still known, which counts the request.
             self.streams.remove(&context);
@@ -378,6 +390,14 @@ impl Vm {
         if all {
             self.failed_ticks = 0;
         }
+        self.release_lost(root, broken, all);
+        false
+    }
+
+    /// Handles the requests of which Envoy waits for a decision that was lost in a panic by the failure mode: `broken`,
+    /// those that the picker does not hold, or all. Requests of other pools may wait for a reply in their next tick.
+    fn release_lost(&mut self, root: u32, broken: Option<ExchangeId>, all: bool) {
+        let place = self.roots.get(&root).map(|root| root.pool);
         let pools = &self.pools;
         let waits = |id: u32, stream: &Stream| {
             let pool = pools.get(stream.pool).and_then(Option::as_ref);
@@ -386,7 +406,8 @@ impl Vm {
         };
         let lost = |(id, stream): &(&u32, &Stream)| {
             let is_broken = broken == Some(ExchangeId(**id));
-            stream.is_paused() && (all || is_broken || !waits(**id, stream))
+            let is_lost = is_broken || Some(stream.pool) == place && !waits(**id, stream);
+            stream.is_paused() && (all || is_lost)
         };
         let lost = self.streams.iter().filter(lost);
         let lost: Vec<(u32, usize)> = lost.map(|(id, stream)| (*id, stream.pool)).collect();
@@ -404,7 +425,6 @@ impl Vm {
             }
         }
         let _: Result<(), Status> = abi::set_effective_context(root);
-        false
     }
 
     /// Carries out what a tick had decided before it panicked. Each effect is taken from the picker before it is

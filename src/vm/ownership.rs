@@ -2,9 +2,10 @@
 
 use super::Vm;
 use crate::abi;
+use crate::effects;
 #[cfg(test)]
 use crate::guard;
-use crate::pool::{self, Plugin, Pool};
+use crate::pool::{Plugin, Pool};
 
 impl Vm {
     /// Returns the pool whose filter the request is passing, if its route leads to that pool's cluster. A request that
@@ -57,7 +58,7 @@ impl Vm {
         let mut headers: Vec<&str> = pools.map(Pool::destination_header).collect();
         // Nearly always there is one.
         headers.dedup();
-        headers.into_iter().for_each(pool::strip);
+        headers.into_iter().for_each(effects::strip);
     }
 
     /// Counts a request that passes the filters of pools to another cluster.

@@ -18,7 +18,7 @@
 //! | `delivery` | whether Envoy delivers bodies before it routes requests | `delivery` |
 //! | `ejections` | which endpoints are ejected, and which VM probes them | `ejections` |
 //! | `models` | the models with separate statistics | `models` |
-//! | `worker/N` | a VM's presence: heartbeat, journal length, requests in flight | [`presence`] |
+//! | `worker/N` | a VM's presence: heartbeat, journal length, requests in flight and queued | [`presence`] |
 //! | `worker/N/0` … `15` | its journal: the latest updates of its indexes | [`journal`] |
 //! | `worker/N/findings`, `findings` | what a VM finds wrong, and what is wrong with the pool | [`findings`] |
 //! | `worker/N/report`, `plan` | its state for the status page, and the plan in force | [`report`] |
@@ -47,6 +47,8 @@ mod lease;
 mod models;
 pub mod peers;
 pub mod presence;
+#[cfg(test)]
+mod queue_tests;
 pub mod report;
 mod secret;
 pub mod shared;
@@ -62,4 +64,4 @@ pub const BUILD: &str = "epp-wasm/build";
 
 /// The beginning of all other keys: a name, and the version of everything that is shared. Two versions of the module do
 /// not read each other's values; any change to a value's bytes or meaning increases it.
-pub const ROOT: &str = "epp-wasm/9";
+pub const ROOT: &str = "epp-wasm/10";

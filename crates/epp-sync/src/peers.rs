@@ -105,12 +105,14 @@ impl Peers {
         picker: &mut dyn IndexPeer,
     ) {
         let news = self.workers.look(shared);
+        let counts = self.sharing || !serves;
+        if news || loads_outdated {
+            self.set_peer_loads(counts, picker);
+        }
+        self.set_peer_waiting(counts, picker);
         self.publish(serves, shared, picker);
         if self.sharing {
             self.learn(shared, picker);
-        }
-        if news || loads_outdated {
-            self.set_peer_loads(self.sharing || !serves, picker);
         }
         if self.sharing {
             self.hand_over(shared, picker);
@@ -136,10 +138,14 @@ impl Peers {
         if self.workers.look_between_ticks(shared) {
             self.set_peer_loads(true, picker);
         }
+        self.set_peer_waiting(true, picker);
         let mut loads = Vec::with_capacity(self.presence.loads.len());
         picker.own_loads(&mut loads);
-        if self.presence.loads != loads {
+        let mut waiting = Vec::new();
+        picker.own_waiting(&mut waiting);
+        if self.presence.loads != loads || self.presence.waiting != waiting {
             self.presence.loads = loads;
+            self.presence.waiting = waiting;
             self.presence.held = picker.held();
             self.workers.publish(&self.presence, shared);
         }
@@ -149,6 +155,14 @@ impl Peers {
         let live = self.workers.live().filter(|_| counts);
         let mut loads = live.map(|peer| peer.presence.loads.as_slice());
         picker.set_peer_loads(&mut loads);
+    }
+
+    /// Tells the picker what waits at the others. That is done with each look at them, whether or not it brings news:
+    /// what the picker has sent since the last one counts for the others as well until then.
+    fn set_peer_waiting(&mut self, counts: bool, picker: &mut dyn IndexPeer) {
+        let live = self.workers.live().filter(|_| counts);
+        let mut waiting = live.map(|peer| peer.presence.waiting.as_slice());
+        picker.set_peer_waiting(&mut waiting);
     }
 
     fn hand_over(&mut self, shared: &mut Shared<'_>, picker: &mut dyn IndexPeer) {
@@ -174,6 +188,8 @@ impl Peers {
         self.presence.held = picker.held();
         self.presence.loads.clear();
         picker.own_loads(&mut self.presence.loads);
+        self.presence.waiting.clear();
+        picker.own_waiting(&mut self.presence.waiting);
         self.workers.publish(&self.presence, shared);
     }
 

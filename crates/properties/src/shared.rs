@@ -5,7 +5,7 @@
 
 use epp_core::config;
 use epp_core::endpoints::store::{EndpointStore, Member};
-use epp_core::picker::peers::{EndpointLoad, IndexPeer};
+use epp_core::picker::peers::{EndpointLoad, IndexPeer, WaitingBand, MAX_WAITING_BANDS};
 use epp_core::picker::peers::{Evidence, LearntLog, Placement};
 use epp_core::picker::Picker;
 use epp_core::scheduling::Slot;
@@ -98,6 +98,7 @@ fn check_metrics(value: &[u8]) {
 struct Counted {
     hashes: usize,
     loads: usize,
+    bands: usize,
     learnt: LearntLog,
 }
 
@@ -136,6 +137,10 @@ impl IndexPeer for Counted {
     fn set_peer_loads(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>) {
         self.loads = others.map(<[EndpointLoad]>::len).sum();
     }
+
+    fn set_peer_waiting(&mut self, others: &mut dyn Iterator<Item = &[WaitingBand]>) {
+        self.bands = others.map(<[WaitingBand]>::len).sum();
+    }
 }
 
 fn check_peers(value: &[u8]) {
@@ -150,6 +155,7 @@ fn check_peers(value: &[u8]) {
     let in_one = value.len() / size_of::<u64>();
     assert!(counted.hashes <= in_one * 3 * (WORKERS * SEGMENTS + PER_TICK));
     assert!(counted.loads <= value.len() / 6 * WORKERS);
+    assert!(counted.bands <= MAX_WAITING_BANDS * WORKERS);
 }
 
 /// Asserts that a picker survives such a value under any key.

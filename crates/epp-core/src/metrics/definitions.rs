@@ -6,8 +6,9 @@
 use std::marker::PhantomData;
 
 use super::labels::{
-    Build, Callback, Disaggregated, DryRun, Ejection, Endpoint, ErrorCode, ForcedRelease, Found,
-    Labels, Model, NoLabels, NoPool, Picked, PollError, RouteCluster, Suppression, Vm,
+    Build, Callback, Disaggregated, DryRun, Ejection, Endpoint, ErrorCode, Flow, ForcedRelease,
+    Found, Labels, Model, NoLabels, NoPool, Picked, PollError, Priority, RouteCluster,
+    SaturationStage, Suppression, Vm,
 };
 
 /// A metric that only goes up.
@@ -112,6 +113,11 @@ impl<L> Histogram<L> {
 const DECISION_BOUNDS: &[f64] = &[
     0.000_001, 0.000_002, 0.000_005, 0.000_01, 0.000_02, 0.000_05, 0.0001, 0.0002, 0.0005, 0.001,
     0.01, 0.1,
+];
+/// Bounds of times in a queue.
+const QUEUE_BOUNDS: &[f64] = &[
+    0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    60.0,
 ];
 /// Bounds of shares.
 const SHARE_BOUNDS: &[f64] = &[0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
@@ -220,6 +226,26 @@ catalogue! {
         /// have been picked, `other` to another one of the pool, `none` no endpoint would have been picked, `unserved`
         /// it sent the request to no endpoint of the pool, or responded itself.
         DRY_RUN_DECISIONS: Counter<DryRun> = ("epp_wasm_dry_run_total") in "requests";
+    }
+
+    "What waits under flow control, and for how long?" {
+        /// Requests that flow control has queued, by what became of them: `Dispatched` sent, `RejectedCapacity` as many
+        /// waited as may, `RejectedNoEndpoints` so they did in a pool without endpoints, `EvictedTTL` it waited as long
+        /// as it may, `EvictedNoEndpoints` so it did in a pool without endpoints, `EvictedContextCancelled` its client
+        /// left, `WouldWait` a dry run would have let it wait.
+        FLOW_REQUESTS: Counter<Flow<'_>> = ("llm_d_epp_flow_control_requests_total") in "requests";
+        /// Time that requests waited in a queue, by what became of them, and by the first 100 fairness ids that were
+        /// sent; the others are `other`.
+        QUEUE_TIME: Histogram<Flow<'_>> = ("llm_d_epp_flow_control_request_queue_duration_seconds", QUEUE_BOUNDS) in "seconds";
+        /// Requests that wait in a band.
+        FLOW_QUEUE_SIZE: Gauge<Priority<'_>> = ("llm_d_epp_flow_control_queue_size") in "requests";
+        /// Bytes of the bodies of requests that wait in a band.
+        FLOW_QUEUE_BYTES: Gauge<Priority<'_>> = ("llm_d_epp_flow_control_queue_bytes") in "bytes";
+        /// How full the pool is, which may exceed 1,000,000: `prefill` the endpoints that compute prompts, `decode`
+        /// those that generate tokens, `effective` what the gate goes by.
+        SATURATION: Gauge<SaturationStage> = ("epp_wasm_flow_control_pool_saturation_ppm") in "millionths";
+        /// Requests in flight that were evicted for queued ones of a higher priority.
+        EVICTIONS: Counter<Priority<'_>> = ("epp_wasm_flow_control_evictions_total") in "requests";
     }
 
     "How are requests decided, and how fast?" {
@@ -412,6 +438,7 @@ mod tests {
     fn the_bounds_of_histograms_rise() {
         for bounds in [
             DECISION_BOUNDS,
+            QUEUE_BOUNDS,
             SHARE_BOUNDS,
             FIRST_TOKEN_BOUNDS,
             PER_TOKEN_BOUNDS,

@@ -309,6 +309,87 @@ impl Labels for DryRun {
     }
 }
 
+/// What became of a request that flow control has queued, in the words of the Endpoint Picker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FlowOutcome {
+    /// It was sent.
+    Dispatched,
+    /// As many waited as may.
+    RejectedCapacity,
+    /// As many waited as may, and the pool had no endpoint.
+    RejectedNoEndpoints,
+    /// It waited as long as it may.
+    EvictedTtl,
+    /// It waited as long as it may in a pool without an endpoint.
+    EvictedNoEndpoints,
+    /// Its client left.
+    EvictedContextCancelled,
+    /// A dry run would have let it wait.
+    WouldWait,
+}
+
+impl FlowOutcome {
+    /// Returns its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Dispatched => "Dispatched",
+            Self::RejectedCapacity => "RejectedCapacity",
+            Self::RejectedNoEndpoints => "RejectedNoEndpoints",
+            Self::EvictedTtl => "EvictedTTL",
+            Self::EvictedNoEndpoints => "EvictedNoEndpoints",
+            Self::EvictedContextCancelled => "EvictedContextCancelled",
+            Self::WouldWait => "WouldWait",
+        }
+    }
+}
+
+/// The priority of a band.
+#[derive(Debug, Clone, Copy)]
+pub struct Priority<'a>(pub &'a str);
+
+impl Labels for Priority<'_> {
+    const NAMES: &'static [&'static str] = &["priority"];
+
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
+        [Some(self.0)]
+    }
+}
+
+/// The priority of a request, what became of it, and its fairness id where these are told apart.
+#[derive(Debug, Clone, Copy)]
+pub struct Flow<'a> {
+    /// The priority.
+    pub priority: &'a str,
+    /// What became of it.
+    pub outcome: FlowOutcome,
+    /// Its fairness id.
+    pub fairness_id: Option<&'a str>,
+}
+
+impl Labels for Flow<'_> {
+    const NAMES: &'static [&'static str] = &["priority", "outcome", "fairness_id"];
+
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
+        [
+            Some(self.priority),
+            Some(self.outcome.name()),
+            self.fairness_id,
+        ]
+    }
+}
+
+/// The endpoints of which a saturation is.
+#[derive(Debug, Clone, Copy)]
+pub struct SaturationStage(pub &'static str);
+
+impl Labels for SaturationStage {
+    const NAMES: &'static [&'static str] = &["stage"];
+
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
+        [Some(self.0)]
+    }
+}
+
 /// The VM that a gauge describes. All workers' VMs set the same gauge: they have much the same load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Vm {

@@ -32,7 +32,7 @@ impl Dispatcher {
         self.walk(exchange);
         if exchange.is_held() {
             self.decide_if_settled(exchange);
-        } else {
+        } else if !exchange.is_queued() {
             self.read_on(exchange);
         }
         self.bound_memory(exchange);
@@ -169,11 +169,16 @@ impl Dispatcher {
         self.decide(exchange);
     }
 
-    /// Decides with what has been walked through, and emits what follows from it.
+    /// Decides with what has been walked through, once flow control lets the request go on.
     pub fn decide(&mut self, exchange: &mut Exchange) {
-        if !exchange.is_undecided() {
+        if !exchange.is_undecided() || self.plan.flow.is_some() && self.enqueue(exchange) {
             return;
         }
+        self.decide_now(exchange);
+    }
+
+    /// Decides, and emits what follows from it.
+    pub(super) fn decide_now(&mut self, exchange: &mut Exchange) {
         self.statistics.count_decision();
         let scheduled = match self.drops(exchange) {
             Some(dropped) => Err(ScheduleError::Dropped(dropped)),
@@ -344,7 +349,7 @@ impl Dispatcher {
     /// Returns what is to be replaced in a request's body; counted where it should be and cannot.
     fn rewrite(&mut self, exchange: &Exchange) -> Option<Rewrite> {
         let rewrite = exchange.rewrite();
-        let done = exchange.hold().is_some_and(|hold| hold.rewritten);
+        let done = exchange.host_hold().is_some_and(|hold| hold.rewritten);
         let target = exchange.naming.target();
         let replaces = target.is_some() && target != exchange.reader.model().known();
         if replaces && rewrite.is_none() && !done {
@@ -394,7 +399,7 @@ impl Dispatcher {
     }
 
     /// No endpoint of the pool serves a request.
-    fn leave(&mut self, exchange: &mut Exchange) {
+    pub(super) fn leave(&mut self, exchange: &mut Exchange) {
         self.endpoints
             .end_targets(exchange.finish().into_iter().flatten());
     }

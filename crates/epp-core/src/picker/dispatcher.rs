@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::effect::Effect;
 use super::exchange::Exchange;
+use super::flow::Flow;
 use super::memory::Account;
 use super::pool_state::PoolState;
 use super::prefixes::Prefixes;
@@ -42,6 +43,8 @@ pub struct Dispatcher {
     pub view: View,
     /// What bounds the lines that are logged.
     pub log: EventLog,
+    /// The requests that wait under flow control.
+    pub flow: Flow,
     /// Effects that the host has not fetched yet.
     pub effects: VecDeque<Effect>,
 }
@@ -65,6 +68,7 @@ impl Dispatcher {
             clock: Clock::default(),
             endpoints: PoolState::new(Monitor::new(&plan, rng.fork())),
             states: States::new(&plan.states, &secret),
+            flow: Flow::new(secret.clone()),
             prefixes: Prefixes::new(&plan, secret),
             statistics: Statistics::new(plan.cluster()),
             readers: Readers::default(),
@@ -112,6 +116,7 @@ impl Dispatcher {
     /// Subtracts an exchange that has left the table from the requests in flight, the responses being read, and the
     /// memory of readers.
     pub fn release_counts(&mut self, exchange: &mut Exchange) {
+        self.leave_queue(exchange);
         self.endpoints
             .end_targets(exchange.finish().into_iter().flatten());
         exchange

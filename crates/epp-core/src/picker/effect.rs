@@ -59,7 +59,8 @@ pub enum Fetched<'a> {
 /// Something for the host to do. Effects may be about any exchange, whichever event they follow.
 #[derive(Debug)]
 pub enum Effect {
-    /// Hold a request, and show its body as it comes.
+    /// Hold a request, and show its body as it comes. [`Picker::awaits_body`](super::Picker::awaits_body) says whether
+    /// it is held for its body, or in a queue.
     Hold {
         /// The request.
         id: ExchangeId,
@@ -94,6 +95,13 @@ pub enum Effect {
     },
     /// Send a local reply to a request instead of forwarding it.
     Reply {
+        /// The request.
+        id: ExchangeId,
+        /// The reply.
+        reply: LocalReply,
+    },
+    /// Send a local reply to a request that was forwarded, or reset it if its response has begun.
+    Evict {
         /// The request.
         id: ExchangeId,
         /// The reply.
@@ -167,6 +175,7 @@ impl Effect {
             | Self::Forward { id, .. }
             | Self::Bypass { id, .. }
             | Self::Reply { id, .. }
+            | Self::Evict { id, .. }
             | Self::SetResponseHeader { id, .. } => Some(*id),
         }
     }

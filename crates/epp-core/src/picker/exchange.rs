@@ -1,8 +1,10 @@
 //! A request and its response, as the picker records them.
 
 mod table;
+mod ticket;
 
 pub use self::table::Exchanges;
+use self::ticket::Ticket;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -48,9 +50,6 @@ const MIN_READ_BYTES: usize = 4 << 10;
 const MAX_READ_BYTES: usize = 64 << 10;
 
 /// The phase of an exchange. It only moves down this list.
-///
-/// A request that waits for an endpoint, as flow control will have it (`Queued`), comes between `Reading` and
-/// `Sent`; in a dry run `Left` does.
 #[derive(Debug, Default)]
 enum Phase {
     /// It is held while its body is read.
@@ -58,6 +57,8 @@ enum Phase {
     /// It is decided in the event at hand: nothing of its body is waited for.
     #[default]
     Deciding,
+    /// It waits in a queue for an endpoint. The host holds it as before; what comes of its body is read on.
+    Queued(Hold),
     /// It was decided in a dry run, and left to the host: the address of the endpoint that would have been picked.
     Left(Option<Arc<str>>),
     /// It was sent to endpoints of the pool.
@@ -117,6 +118,8 @@ pub struct Exchange {
     pub is_dry_run: bool,
     /// Its phase.
     phase: Phase,
+    /// What flow control has on record of it.
+    pub ticket: Ticket,
     /// Its model's name, if that may get statistics of its own once an endpoint has served the request.
     pub proposed_model: String,
     /// The state of its response.
@@ -160,6 +163,7 @@ impl Exchange {
         self.differed_at = None;
         self.port = None;
         self.is_dry_run = plan.settings.dry_run;
+        self.ticket.open(head.content_length);
         self.explain = head.explain && plan.settings.explain;
         self.walks.resize_with(plan.producers.len(), Walk::default);
         self.walks.iter_mut().for_each(Walk::reset);
@@ -169,7 +173,7 @@ impl Exchange {
         self.headers.set(head.headers.iter().copied());
         self.naming.reset(head, !plan.reads_bodies());
         if reads(head, plan, api) {
-            let hold = Hold::new(head, plan.settings.decide_after_bytes, now);
+            let hold = Hold::new(head.content_length, plan.settings.decide_after_bytes, now);
             self.phase = Phase::Reading(match self.is_dry_run {
                 true => hold.in_passing(),
                 false => hold,
@@ -183,26 +187,44 @@ impl Exchange {
     pub fn hold(&self) -> Option<&Hold> {
         match &self.phase {
             Phase::Reading(hold) => Some(hold),
+            _ => None,
+        }
+    }
+
+    /// Returns how the host holds it, if it does: while its body is waited for, or in a queue.
+    pub fn host_hold(&self) -> Option<&Hold> {
+        match &self.phase {
+            Phase::Reading(hold) | Phase::Queued(hold) => Some(hold),
             Phase::Deciding | Phase::Left(_) | Phase::Sent(_) | Phase::Done => None,
         }
     }
 
-    /// Returns how it is held, if it is, to change.
-    pub fn hold_mut(&mut self) -> Option<&mut Hold> {
+    /// Returns how the host holds it, if it does, to change.
+    pub fn host_hold_mut(&mut self) -> Option<&mut Hold> {
         match &mut self.phase {
-            Phase::Reading(hold) => Some(hold),
+            Phase::Reading(hold) | Phase::Queued(hold) => Some(hold),
             Phase::Deciding | Phase::Left(_) | Phase::Sent(_) | Phase::Done => None,
         }
     }
 
-    /// Returns whether it is held.
+    /// Returns whether it is held for its body.
     pub fn is_held(&self) -> bool {
         self.hold().is_some()
     }
 
+    /// Returns whether it waits in a queue.
+    pub fn is_queued(&self) -> bool {
+        matches!(self.phase, Phase::Queued(_))
+    }
+
+    /// Records that it waits in a queue, and is held like this.
+    pub fn queue(&mut self, hold: Hold) {
+        self.phase = Phase::Queued(hold);
+    }
+
     /// Returns whether it is held by a host that can show all of its body once more.
     fn is_replayable(&self) -> bool {
-        let demand = self.hold().map(|hold| hold.demand);
+        let demand = self.host_hold().map(|hold| hold.demand);
         demand == Some(BodyDemand::Replayable)
     }
 
@@ -210,7 +232,7 @@ impl Exchange {
     pub fn targets(&self) -> Option<&ByRole<Target>> {
         match &self.phase {
             Phase::Sent(targets) => Some(targets),
-            Phase::Reading(_) | Phase::Deciding | Phase::Left(_) | Phase::Done => None,
+            _ => None,
         }
     }
 
@@ -218,7 +240,7 @@ impl Exchange {
     pub fn targets_mut(&mut self) -> Option<&mut ByRole<Target>> {
         match &mut self.phase {
             Phase::Sent(targets) => Some(targets),
-            Phase::Reading(_) | Phase::Deciding | Phase::Left(_) | Phase::Done => None,
+            _ => None,
         }
     }
 
@@ -238,7 +260,10 @@ impl Exchange {
 
     /// Returns whether it was not decided yet.
     pub fn is_undecided(&self) -> bool {
-        matches!(self.phase, Phase::Reading(_) | Phase::Deciding)
+        matches!(
+            self.phase,
+            Phase::Reading(_) | Phase::Deciding | Phase::Queued(_)
+        )
     }
 
     /// Records that its body is neither waited for nor read.
@@ -286,13 +311,13 @@ impl Exchange {
     pub fn finish(&mut self) -> Option<ByRole<Target>> {
         match std::mem::replace(&mut self.phase, Phase::Done) {
             Phase::Sent(targets) => Some(targets),
-            Phase::Reading(_) | Phase::Deciding | Phase::Left(_) | Phase::Done => None,
+            _ => None,
         }
     }
 
     /// Returns the replacement in the body for the target.
     pub fn rewrite(&self) -> Option<Rewrite> {
-        if self.hold().is_some_and(|hold| hold.rewritten) {
+        if self.host_hold().is_some_and(|hold| hold.rewritten) {
             return None;
         }
         let target = self.naming.target()?;
@@ -309,7 +334,7 @@ impl Exchange {
     pub fn read(&mut self, bytes: &[u8], last: bool, now: Instant, buffer: &mut TextBuffer) {
         self.position = self.position.saturating_add(bytes.len());
         let position = self.position;
-        if let Some(hold) = self.hold_mut() {
+        if let Some(hold) = self.host_hold_mut() {
             hold.record_arrival(position, now);
             hold.ended |= last;
         }
@@ -328,7 +353,7 @@ impl Exchange {
 
     /// Reads the last bytes of the body, from its byte `start` on, before the bytes between.
     pub fn read_tail(&mut self, start: usize, bytes: &[u8], buffer: &mut TextBuffer) {
-        if let Some(hold) = self.hold_mut() {
+        if let Some(hold) = self.host_hold_mut() {
             hold.unread = Unread::Never;
             hold.ended = true;
         }
@@ -338,7 +363,7 @@ impl Exchange {
     /// Returns what is wanted next of the body, of which this range is available at `now`;
     /// `ended` where that is its end.
     pub fn wanted(&mut self, available: Range<usize>, ended: bool, now: Instant) -> Wanted {
-        if let Some(hold) = self.hold_mut() {
+        if let Some(hold) = self.host_hold_mut() {
             // What is left unread has come, too.
             hold.record_arrival(available.end, now);
         }
@@ -387,7 +412,7 @@ impl Exchange {
 
     /// Returns whether its body had not been read to its end when it was decided.
     pub fn is_early(&self) -> bool {
-        match self.hold() {
+        match self.host_hold() {
             Some(hold) => !hold.ended,
             None => self.response.has_body(),
         }
@@ -419,6 +444,11 @@ impl Exchange {
         self.walks.iter_mut().for_each(Walk::release_memory);
         self.naming = Naming::default();
         self.headers = HeaderValues::default();
+    }
+
+    /// Forgets what the indexes hold of it: the blocks that were read are looked up once more.
+    pub fn walk_again(&mut self) {
+        self.walks.iter_mut().for_each(Walk::reset);
     }
 
     /// Reads no further, and adds nothing more to the indexes.

@@ -1,10 +1,12 @@
 //! Explanations of why an endpoint was picked.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use crate::scheduling::{
     Decision, Observer, Pool, ProfileId, Ranking, Scored, Slot, Stage, WeightedScorer,
 };
+use crate::time::whole_millis;
 
 /// Candidates that one header names at most: a pool of a thousand would not fit any header limit.
 const MAX_NAMED_CANDIDATES: usize = 16;
@@ -32,8 +34,21 @@ pub struct Explanation {
     pub picks: usize,
     /// The parts of the request that other endpoints may do: which do, or why none does.
     pub parts: Vec<(&'static str, Stage, Vec<Slot>)>,
+    /// How the request waited in a queue, if it did.
+    pub queued: Option<Queued>,
     /// The profiles that ran, with the numbers of filters and scorers before theirs.
     profiles: Vec<(ProfileId, usize, usize)>,
+}
+
+/// A request's time in a queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Queued {
+    /// Its priority.
+    pub priority: i32,
+    /// How many requests waited when it came, in all bands.
+    pub behind: usize,
+    /// How long it waited.
+    pub waited: Duration,
 }
 
 /// The scores of one scorer.
@@ -118,7 +133,8 @@ impl Explanation {
         self.scorers.drain(..(*scorers).min(self.scorers.len()));
     }
 
-    /// Returns what became of the parts that other endpoints may do, each as `part: addresses` or `part: reason`.
+    /// Returns what became of the parts that other endpoints may do, each as `part: addresses` or `part: reason`, and how
+    /// the request waited.
     pub fn parts(&self, pool: &Pool) -> Vec<String> {
         let part = |(name, stage, slots): &(&str, Stage, Vec<Slot>)| {
             let endpoints = slots.iter().filter_map(|slot| pool.get(*slot));
@@ -128,7 +144,15 @@ impl Explanation {
                 _ => format!("{name}: {stage}"),
             }
         };
-        self.parts.iter().map(part).collect()
+        let mut parts: Vec<String> = self.parts.iter().map(part).collect();
+        if let Some(queued) = &self.queued {
+            let millis = whole_millis(queued.waited);
+            parts.push(format!(
+                "queue: waited {millis} ms with priority {}, {} waiting before",
+                queued.priority, queued.behind
+            ));
+        }
+        parts
     }
 
     /// One line: each candidate as `address=sum(scorer:score,…)`, best first, and then [`Self::parts`], separated by

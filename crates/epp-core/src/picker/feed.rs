@@ -100,11 +100,11 @@ impl Dispatcher {
     /// that part of its body has passed.
     fn rewrite_in_passing(&mut self, exchange: &mut Exchange) {
         let passes = |hold: &Hold| hold.demand == BodyDemand::Streaming;
-        if !exchange.hold().is_some_and(passes) {
+        if !exchange.host_hold().is_some_and(passes) {
             return;
         }
         let (id, rewrite) = (exchange.id, exchange.rewrite());
-        if let (Some(hold), Some(rewrite)) = (exchange.hold_mut(), rewrite) {
+        if let (Some(hold), Some(rewrite)) = (exchange.host_hold_mut(), rewrite) {
             hold.rewritten = true;
             self.effects.push_back(Effect::RewriteBody { id, rewrite });
         }
@@ -119,7 +119,7 @@ impl Dispatcher {
 
 /// A part of a body is left unread for now.
 fn leave_unread(exchange: &mut Exchange) {
-    let hold = exchange.hold_mut();
+    let hold = exchange.host_hold_mut();
     if let Some(hold) = hold.filter(|hold| hold.unread == Unread::Allowed) {
         hold.unread = Unread::Left;
     }

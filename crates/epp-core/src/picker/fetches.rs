@@ -123,6 +123,7 @@ impl Picker {
                 }
             }
         }
+        self.dispatch();
     }
 }
 

@@ -55,6 +55,7 @@ impl Picker {
             return;
         }
         self.set_load_gauges();
+        self.set_flow_gauges();
         let dispatcher = &mut self.dispatcher;
         let outliers = &dispatcher.endpoints.monitor.outliers;
         dispatcher

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{BodyDemand, Head};
+use super::BodyDemand;
 use crate::time::Instant;
 
 /// The treatment of a part of a body that was not read because only the model is missing, which can be
@@ -56,8 +56,8 @@ impl Hold {
     /// One whose declared length fits `limit`, as much as the host buffers, is held as a whole, to its end where
     /// need be. A longer one, or one without a declared length, is shown in passing and decided well below the
     /// limit: where the host stops reading nothing more would come.
-    pub fn new(head: &Head<'_>, limit: usize, now: Instant) -> Self {
-        let fits = head.content_length.is_some_and(|length| length <= limit);
+    pub fn new(length: Option<usize>, limit: usize, now: Instant) -> Self {
+        let fits = length.is_some_and(|length| length <= limit);
         let (demand, max_bytes) = if fits {
             (BodyDemand::Replayable, usize::MAX)
         } else {

@@ -26,6 +26,8 @@ struct Load {
     own: InFlight,
     /// The requests of the other pickers in flight, as they published them.
     others: InFlight,
+    /// Requests that the other pickers may have sent there since they published these.
+    unreported: f64,
 }
 
 /// The requests of one picker in flight at one endpoint.
@@ -49,6 +51,8 @@ pub struct EndpointLoad {
 #[derive(Debug, Default)]
 pub struct Loads {
     slots: Vec<Load>,
+    /// Whether a slot has [`Load::unreported`].
+    has_unreported: bool,
 }
 
 impl Loads {
@@ -219,10 +223,33 @@ impl Loads {
         (0..self.slots.len()).for_each(|slot| self.show(Slot(slot as u32), store));
     }
 
+    /// Other pickers may have sent this many requests to the endpoint in this slot.
+    pub fn add_unreported(&mut self, slot: Slot, requests: f64, store: &mut EndpointStore) {
+        if let Some(load) = self.slots.get_mut(slot.index()) {
+            load.unreported += requests;
+            self.has_unreported = true;
+        }
+        self.show(slot, store);
+    }
+
+    /// The other pickers have reported what they sent.
+    pub fn forget_unreported(&mut self, store: &mut EndpointStore) {
+        if !std::mem::take(&mut self.has_unreported) {
+            return;
+        }
+        for load in &mut self.slots {
+            load.unreported = 0.0;
+        }
+        (0..self.slots.len()).for_each(|slot| self.show(Slot(slot as u32), store));
+    }
+
     /// Shows an endpoint's load to the scorers.
     fn show(&self, slot: Slot, store: &mut EndpointStore) {
-        if let Some(Load { own, others, .. }) = self.slots.get(slot.index()) {
-            store.pool.set_load(slot, own.plus(*others));
+        if let Some(load) = self.slots.get(slot.index()) {
+            let mut shown = load.own.plus(load.others);
+            // A part of a request counts as one.
+            shown.unreported = load.unreported.ceil() as u32;
+            store.pool.set_load(slot, shown);
         }
     }
 }

@@ -102,7 +102,7 @@ impl Account {
     pub fn count(&mut self, exchange: &mut Exchange) -> usize {
         let small = if self.is_short() { 0 } else { MAX_SPARE_BYTES };
         let mut kept = exchange.allocated();
-        if kept > small && !exchange.is_held() && !exchange.reader.wants_more() {
+        if kept > small && exchange.host_hold().is_none() && !exchange.reader.wants_more() {
             exchange.give_back();
             kept = exchange.allocated();
         }

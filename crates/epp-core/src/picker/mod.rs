@@ -21,11 +21,16 @@ mod dispatcher;
 mod dry_run;
 mod effect;
 mod ejection;
+mod eviction;
 mod exchange;
 mod explain;
 mod feed;
 mod fetches;
 mod fixture;
+mod flow;
+mod flow_metrics;
+#[cfg(test)]
+mod flow_testing;
 mod gauges;
 mod head;
 mod history;
@@ -177,6 +182,9 @@ impl Picker {
             dispatcher.prefixes.begin(plan);
             self.stop_reading_all();
         }
+        if let Some(control) = &self.dispatcher.plan.flow {
+            self.dispatcher.flow.queues.reinstall(control);
+        }
         self.log_changes(&before);
     }
 
@@ -266,6 +274,8 @@ impl Picker {
             dispatcher.decide(&mut exchange);
             dispatcher.readers.memory.count(&mut exchange);
         }
+        drop(exchange);
+        self.dispatch_arrived();
     }
 
     /// More of a request's body has come, or its end; trailers are an end.
@@ -274,6 +284,7 @@ impl Picker {
         if let Some(mut exchange) = self.exchanges.get_mut(id) {
             self.dispatcher.read_body(&mut exchange, body);
         }
+        self.dispatch_arrived();
     }
 
     /// The host cannot show the body of a held request. It is decided without, and nothing of it will be
@@ -287,6 +298,7 @@ impl Picker {
             self.dispatcher.decide(&mut exchange);
             self.dispatcher.readers.memory.count(&mut exchange);
         }
+        self.dispatch_arrived();
     }
 
     /// The host does not show the body of a held request before it is forwarded. It is decided with what is
@@ -299,6 +311,7 @@ impl Picker {
             self.dispatcher.release(&mut exchange, reason);
             self.dispatcher.readers.memory.count(&mut exchange);
         }
+        self.dispatch_arrived();
     }
 
     /// Counts a body that was forwarded with a model that should have been replaced: the host could not carry out a
@@ -307,8 +320,17 @@ impl Picker {
         self.dispatcher.count_missed_rewrite();
     }
 
-    /// Returns whether a request is held.
+    /// Returns whether a request is held: for its body, or in a queue.
     pub fn holds(&self, id: ExchangeId) -> bool {
+        let exchange = self.exchanges.get(id);
+        exchange.is_some_and(|exchange| {
+            // After a panic, one may have left the queue without being decided.
+            exchange.is_held() || exchange.is_queued() && self.dispatcher.flow.queues.contains(id)
+        })
+    }
+
+    /// Returns whether a request is held for its body.
+    pub fn awaits_body(&self, id: ExchangeId) -> bool {
         let exchange = self.exchanges.get(id);
         exchange.is_some_and(|exchange| exchange.is_held())
     }
@@ -327,7 +349,9 @@ impl Picker {
         upstream: Option<&Upstream>,
     ) {
         self.dispatcher.begin_event(now);
-        if let Some(mut exchange) = self.exchanges.get_mut(id) {
+        // The response to one that was evicted is this picker's own.
+        let exchange = self.exchanges.get_mut(id);
+        if let Some(mut exchange) = exchange.filter(|exchange| !exchange.ticket.evicted) {
             self.dispatcher.begin_response(&mut exchange, upstream);
         }
     }
@@ -335,8 +359,16 @@ impl Picker {
     /// A part of a response's body has come. It is read only if its bytes are wanted.
     pub fn response_body(&mut self, now: Timestamp, id: ExchangeId, part: &mut dyn BodyView) {
         self.dispatcher.begin_event(now);
-        if let Some(mut exchange) = self.exchanges.get_mut(id) {
+        let exchange = self.exchanges.get_mut(id);
+        let exchange = exchange.filter(|exchange| !exchange.ticket.evicted);
+        let begins = exchange.is_some_and(|mut exchange| {
+            let begins = !exchange.response.is_flowing();
             self.dispatcher.read_response(&mut exchange, part);
+            begins
+        });
+        if begins {
+            // The prompt costs its endpoint no more, and the one that computed it for that is done.
+            self.dispatch();
         }
     }
 
@@ -361,6 +393,7 @@ impl Picker {
             }
             self.exchanges.recycle(exchange);
         }
+        self.dispatch();
     }
 
     /// Returns the scores of a request whose client requested them, until its response arrives.

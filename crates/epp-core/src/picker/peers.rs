@@ -16,6 +16,7 @@ use crate::scheduling::{Metrics, Pool, Slot, States};
 use crate::time::Timestamp;
 
 pub use super::admission::ModelWish;
+pub use super::flow::{WaitingBand, MAX_WAITING_BANDS};
 pub use super::learnt::{Evidence, LearntLog, Placement, Span, MAX_LOGGED_HASHES};
 pub use super::load::EndpointLoad;
 pub use super::models::{ModelEvidence, ModelNames, MAX_NAMES};
@@ -192,6 +193,11 @@ pub trait IndexPeer {
     fn own_loads(&self, loads: &mut Vec<EndpointLoad>);
     /// Replaces what the other pickers have in flight, one list each.
     fn set_peer_loads(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>);
+    /// Appends what waits in this picker's queues, the highest bands first.
+    fn own_waiting(&self, _bands: &mut Vec<WaitingBand>) {}
+    /// Replaces what waits in the other pickers' queues, one list each. With each look at what these publish, whether or
+    /// not it has changed: until the next look, what this picker sends counts for what they may send.
+    fn set_peer_waiting(&mut self, _others: &mut dyn Iterator<Item = &[WaitingBand]>) {}
 }
 
 impl IndexPeer for PeerView<'_> {
@@ -250,6 +256,17 @@ impl IndexPeer for PeerView<'_> {
         endpoints
             .loads
             .set_others(others, &mut endpoints.monitor.store);
+    }
+
+    fn own_waiting(&self, bands: &mut Vec<WaitingBand>) {
+        bands.extend(self.0.dispatcher.flow.own());
+    }
+
+    fn set_peer_waiting(&mut self, others: &mut dyn Iterator<Item = &[WaitingBand]>) {
+        let dispatcher = &mut self.0.dispatcher;
+        dispatcher.flow.set_others(others);
+        dispatcher.endpoints.forget_unreported();
+        self.0.dispatch();
     }
 }
 

@@ -67,6 +67,13 @@ impl PoolState {
         &self.monitor.store.pool
     }
 
+    /// Returns whether no endpoint may be picked.
+    pub fn is_empty(&self) -> bool {
+        let pool = self.pool();
+        let none = pool.snapshot().candidates.is_empty();
+        none && !pool.iter().any(|(_, endpoint)| endpoint.is_available())
+    }
+
     /// Returns the endpoint in a slot.
     pub fn endpoint(&self, slot: Slot) -> Option<&Endpoint> {
         self.pool().get(slot)
@@ -146,6 +153,22 @@ impl PoolState {
     pub fn begin_target(&mut self, slot: Slot, unseen: bool, tokens: u64) -> Target {
         let store = &mut self.monitor.store;
         self.loads.send(slot, unseen, tokens, store)
+    }
+
+    /// Other pickers may have sent this many requests to the endpoints that this one has sent a request to.
+    pub fn add_unreported(&mut self, targets: &ByRole<Target>, requests: f64) {
+        let store = &mut self.monitor.store;
+        for target in [Some(&targets.primary), targets.prefill.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            self.loads.add_unreported(target.slot, requests, store);
+        }
+    }
+
+    /// The other pickers have reported what they sent.
+    pub fn forget_unreported(&mut self) {
+        self.loads.forget_unreported(&mut self.monitor.store);
     }
 
     /// Endpoints have done their parts of a request, or it has ended.

@@ -148,7 +148,9 @@ impl Prefixes {
         let model = match exchange.model() {
             Fact::Known(model) => model,
             Fact::Absent => "",
-            Fact::Unknown if exchange.is_held() && exchange.reader.wants_more() => return None,
+            Fact::Unknown if exchange.host_hold().is_some() && exchange.reader.wants_more() => {
+                return None
+            }
             Fact::Unknown => "",
         };
         let salt = match exchange.reader.salt() {

@@ -134,6 +134,11 @@ impl ResponseState {
         }
     }
 
+    /// Returns when the request came.
+    pub fn received_at(&self) -> Instant {
+        self.received_at
+    }
+
     /// Returns whether the request has a body.
     pub fn has_body(&self) -> bool {
         self.request_body != RequestBody::None
@@ -176,6 +181,11 @@ impl ResponseState {
         matches!(self.progress, Progress::Begun(_) | Progress::Flowing(_))
     }
 
+    /// Returns whether the first bytes of its body have come.
+    pub fn is_flowing(&self) -> bool {
+        matches!(self.progress, Progress::Flowing(_))
+    }
+
     /// The response's headers have come. `may_serve`: the engine may still have to begin.
     pub fn begin(&mut self, may_serve: bool) {
         if !self.has_begun() {
@@ -214,7 +224,7 @@ impl Dispatcher {
             return;
         }
         self.prompt_computed(exchange);
-        let is_first = !matches!(exchange.response.progress, Progress::Flowing(_));
+        let is_first = !exchange.response.is_flowing();
         if is_first {
             self.begin_body(exchange);
         }
@@ -274,6 +284,9 @@ impl Dispatcher {
         }
         exchange.usage.finish(&mut self.readers.text);
         let (response, usage) = (exchange.response, exchange.usage.usage());
+        if self.plan.flow.is_some() {
+            self.count_served(exchange, &usage);
+        }
         if let Some(recording) = response.recording {
             count_tokens(&mut self.statistics, &recording, &usage);
             if self.plan.settings.correct_index && recording.corrects {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::admission::Admission;
+use super::flow_metrics::FlowMetrics;
 use super::left_alone::LeftAlone;
 use super::models::ModelNames;
 use super::status::Counts;
@@ -111,6 +112,8 @@ pub struct Statistics {
     silent_on_cache: u64,
     /// Requests that are not the pool's.
     pub left_alone: LeftAlone,
+    /// The series of flow control.
+    pub flow: FlowMetrics,
 }
 
 impl Statistics {
@@ -141,6 +144,7 @@ impl Statistics {
             unrouted: 0,
             silent_on_cache: 0,
             left_alone: LeftAlone::default(),
+            flow: FlowMetrics::default(),
         }
     }
 

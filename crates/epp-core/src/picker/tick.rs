@@ -27,6 +27,7 @@ impl Picker {
         self.dispatcher.readers.responses.tick();
         let (changes, queries) = self.dispatcher.endpoints.monitor.tick(&clock);
         self.apply_changes(&changes);
+        self.expire_queued();
         self.dispatcher.states.expire(clock.now());
         self.release_due();
         self.relieve_memory();
@@ -37,6 +38,8 @@ impl Picker {
             endpoints.find_stalled(&self.exchanges, &clock);
         }
         self.probe_ejected();
+        self.dispatch();
+        self.evict();
         queries.into_iter().for_each(|query| self.fetch(query));
         if self.gauges.take_due(clock.now()) {
             let endpoints = &mut self.dispatcher.endpoints;
@@ -102,7 +105,7 @@ impl Picker {
                 break;
             };
             let (id, position) = (exchange.id, exchange.position);
-            if let Some(hold) = exchange.hold_mut() {
+            if let Some(hold) = exchange.host_hold_mut() {
                 read += hold.arrived.saturating_sub(position);
                 hold.unread = Unread::Never;
             }

@@ -121,9 +121,10 @@ impl Dispatcher {
     pub fn record_explanation(
         &mut self,
         exchange: &mut Exchange,
-        explanation: Explanation,
+        mut explanation: Explanation,
         cached_share: Result<Option<f64>, &ScheduleError>,
     ) {
+        explanation.queued = exchange.ticket.queued();
         if self.view.wants() {
             let model = exchange.model().known();
             let filters = explanation.filters.iter();

@@ -216,11 +216,10 @@ mod tests {
     use super::super::{Phase, Target};
     use super::*;
     use crate::picker::hold::Hold;
-    use crate::picker::Head;
     use crate::scheduling::{ByRole, Slot};
 
     fn reading() -> Phase {
-        Phase::Reading(Hold::new(&Head::default(), 0, Instant::default()))
+        Phase::Reading(Hold::new(None, 0, Instant::default()))
     }
 
     fn sent() -> ByRole<Target> {

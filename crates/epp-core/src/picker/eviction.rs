@@ -1,0 +1,63 @@
+//! Evictions: sheddable requests in flight that give way to queued requests of a higher priority.
+
+use super::dispatcher::Dispatcher;
+use super::exchange::Exchange;
+use super::reply::LocalReply;
+use super::{Effect, Picker};
+use crate::flow::{Dropped, Saturation};
+use crate::metrics::definitions::EVICTIONS;
+use crate::metrics::labels::Priority;
+use crate::scheduling::ScheduleError;
+
+impl Picker {
+    /// Evicts sheddable requests in flight where the highest band that waits is kept back by a full pool. From ticks
+    /// only: there a host can reply to any request.
+    pub(super) fn evict(&mut self) {
+        let Self {
+            exchanges,
+            dispatcher,
+            ..
+        } = self;
+        let control = dispatcher.plan.flow.as_ref();
+        let Some(control) = control.filter(|control| control.eviction) else {
+            return;
+        };
+        let flow = &mut dispatcher.flow;
+        let Some(blocked) = flow.queues.blocked(control) else {
+            return;
+        };
+        if flow.floor().is_some_and(|floor| blocked.priority < floor) {
+            // It waits for another picker's requests.
+            return;
+        }
+        let pool = dispatcher.endpoints.pool();
+        let saturation = Saturation::of(&*control.detector, pool).effective;
+        let in_flight = pool
+            .iter()
+            .map(|(slot, _)| pool.load(slot).requests as usize);
+        let (filled, grace) = ((saturation, in_flight.sum()), control.eviction_grace);
+        let now = dispatcher.clock.now();
+        for id in flow.evictions.choose(blocked, filled, grace, now) {
+            if let Some(mut exchange) = exchanges.get_mut(id) {
+                dispatcher.evict(&mut exchange);
+            }
+        }
+    }
+}
+
+impl Dispatcher {
+    fn evict(&mut self, exchange: &mut Exchange) {
+        exchange.ticket.evicted = true;
+        let error = ScheduleError::Dropped(Dropped::Evicted);
+        let reply = LocalReply::new(&error, self.plan.dialect);
+        let priority = exchange.ticket.priority.to_string();
+        let metrics = &mut self.statistics.registry;
+        metrics.add(EVICTIONS, Priority(&priority), 1);
+        let id = exchange.id;
+        self.effects.push_back(Effect::Evict { id, reply });
+    }
+}
+
+#[cfg(test)]
+#[path = "eviction_tests.rs"]
+mod tests;

@@ -1,0 +1,363 @@
+//! Flow control of a picker: which requests wait in its queues, and when one goes on.
+//!
+//! Where the plan has flow control, a request that could be decided is queued first. The queues are tried with each event
+//! that may have given the pool headroom: a response that has ended, a page, an endpoint that joined, counts of other
+//! pickers, a tick, and each request that comes itself. With headroom, a request is queued and sent in the same event.
+//!
+//! All pickers of a proxy are one gate. Each publishes what waits in it ([`WaitingBand`]). A band below the highest one
+//! that waits anywhere is not sent, and what this picker sends counts for what the others may send at the same time,
+//! until they have published what they did: see [`Flow::weight`].
+
+use serde::{Deserialize, Serialize};
+
+use super::dispatcher::Dispatcher;
+use super::exchange::Exchange;
+use super::hold::Hold;
+use super::reply::LocalReply;
+use super::tick::MAX_RELEASES_PER_TICK;
+use super::{Effect, Picker};
+use crate::config::settings::FailureMode;
+use crate::flow::{Arrival, Departure, Dropped, Evictions, Full, Queues, Saturation};
+use crate::metrics::labels::FlowOutcome;
+use crate::prefix::key::{Key, Secret};
+use crate::response::Usage;
+use crate::scheduling::ScheduleError;
+
+/// Bands of one picker that the others are told of: the highest ones in which requests wait.
+pub const MAX_WAITING_BANDS: usize = 16;
+
+/// Requests that wait in one picker at most, whatever the document allows: the host's streams and the exchanges of as
+/// many take a quarter of a VM's memory.
+const MAX_QUEUED: usize = 65_536;
+
+/// Requests that get a local reply in one tick because they have waited as long as they may. Clients choose when that
+/// is; more wait for the next tick, at some 20 µs each with what the host does.
+const MAX_EXPIRED_PER_TICK: usize = 512;
+
+/// The requests of one band that wait in one picker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct WaitingBand {
+    /// The band's priority.
+    pub priority: i32,
+    /// How many wait.
+    pub requests: u32,
+    /// The bytes of their bodies.
+    pub bytes: u64,
+}
+
+/// The flow control of one picker.
+#[derive(Debug)]
+pub struct Flow {
+    /// The requests that wait here.
+    pub queues: Queues,
+    /// Whether one was queued for which no dispatch was tried.
+    has_arrived: bool,
+    /// What waits in the other pickers, the highest band first.
+    pub others: Vec<WaitingBand>,
+    /// What waited in the highest band here, when this picker last looked at the others.
+    looked: WaitingBand,
+    /// The requests in flight that may be evicted, and those that are.
+    pub(super) evictions: Evictions,
+}
+
+impl Flow {
+    /// Returns the flow control of a picker in which nothing waits.
+    pub fn new(secret: Secret) -> Self {
+        Self {
+            queues: Queues::new(Key::Secret(secret)),
+            has_arrived: false,
+            others: Vec::new(),
+            looked: WaitingBand::default(),
+            evictions: Evictions::default(),
+        }
+    }
+
+    /// Returns what waits here, the highest band first, as it is published.
+    pub fn own(&self) -> impl Iterator<Item = WaitingBand> + '_ {
+        let waiting = self.queues.bands().filter(|band| band.requests > 0);
+        let waiting = waiting.take(MAX_WAITING_BANDS);
+        waiting.map(|band| WaitingBand {
+            priority: band.priority,
+            requests: u32::try_from(band.requests).unwrap_or(u32::MAX),
+            bytes: band.bytes,
+        })
+    }
+
+    /// Replaces what waits in the other pickers.
+    pub fn set_others(&mut self, others: &mut dyn Iterator<Item = &[WaitingBand]>) {
+        let looked = self.own().next();
+        self.looked = looked.unwrap_or_default();
+        self.others.clear();
+        for band in others.flatten().filter(|band| band.requests > 0) {
+            let below = |known: &WaitingBand| band.priority.cmp(&known.priority);
+            match self.others.binary_search_by(below) {
+                Ok(place) => {
+                    if let Some(known) = self.others.get_mut(place) {
+                        known.requests = known.requests.saturating_add(band.requests);
+                        known.bytes = known.bytes.saturating_add(band.bytes);
+                    }
+                }
+                Err(place) => self.others.insert(place, *band),
+            }
+        }
+    }
+
+    /// Returns the lowest band that may be sent: the highest one of which a request waits in another picker.
+    pub(super) fn floor(&self) -> Option<i32> {
+        self.others.first().map(|band| band.priority)
+    }
+
+    /// Returns how many requests one that is sent now counts for: as many as all pickers have waiting in its band, by
+    /// as many as this one has, or had at its last look at the others. If each picker sends its share of the headroom, all
+    /// send as much as there is.
+    fn weight(&self) -> f64 {
+        let (Some(others), Some(own)) = (self.others.first(), self.own().next()) else {
+            return 1.0;
+        };
+        if others.priority != own.priority {
+            return 1.0;
+        }
+        let looked = match self.looked.priority == own.priority {
+            true => self.looked.requests,
+            false => 0,
+        };
+        let own = f64::from(own.requests.max(looked));
+        (own + f64::from(others.requests)) / own
+    }
+}
+
+impl Dispatcher {
+    /// Queues a request that could be decided. Returns whether it is not to be decided now: it waits, or has got a
+    /// local reply.
+    pub(super) fn enqueue(&mut self, exchange: &mut Exchange) -> bool {
+        if exchange.is_queued() {
+            return true;
+        }
+        let Some(control) = &self.plan.flow else {
+            return false;
+        };
+        let now = self.clock.now();
+        let pool_is_empty = self.endpoints.is_empty();
+        if pool_is_empty && self.endpoints.monitor.awaits_members(now) {
+            // Before discovery has first responded an empty pool means nothing.
+            return false;
+        }
+        let hold = exchange.hold().copied();
+        let hold = hold.unwrap_or_else(|| self.hold_in_queue(exchange));
+        let ticket = &mut exchange.ticket;
+        let standing = self.plan.admission.read(&exchange.headers);
+        ticket.priority = standing.priority;
+        ticket.fairness_id.clear();
+        ticket.fairness_id.push_str(standing.fairness_id);
+        ticket.behind = self.flow.queues.len();
+        let arrival = Arrival {
+            id: exchange.id,
+            priority: standing.priority,
+            fairness_id: &ticket.fairness_id,
+            bytes: ticket.length.unwrap_or(hold.arrived) as u64,
+            received: exchange.response.received_at(),
+            slo_ttft: standing.slo_ttft,
+            ttl: standing.ttl,
+        };
+        let queued = match self.flow.queues.len() < MAX_QUEUED {
+            true => self.flow.queues.enqueue(control, &arrival, now),
+            false => Err(Full::Pool),
+        };
+        if exchange.is_dry_run {
+            self.try_to_queue(exchange, queued);
+            return false;
+        }
+        if queued.is_err() {
+            let (outcome, dropped) = match pool_is_empty {
+                true => (
+                    FlowOutcome::RejectedNoEndpoints,
+                    Dropped::QueueFullWithoutEndpoints,
+                ),
+                false => (FlowOutcome::RejectedCapacity, Dropped::QueueFull),
+            };
+            self.statistics
+                .count_flow(outcome, exchange.ticket.priority);
+            self.drop_request(exchange, dropped);
+            return true;
+        }
+        if !exchange.is_held() {
+            let (id, body) = (exchange.id, hold.demand);
+            self.effects.push_back(Effect::Hold { id, body });
+        }
+        exchange.queue(hold);
+        self.flow.has_arrived = true;
+        true
+    }
+
+    /// Returns how a request is held in a queue that was not held before.
+    fn hold_in_queue(&self, exchange: &Exchange) -> Hold {
+        let limit = self.plan.settings.decide_after_bytes;
+        Hold::new(exchange.ticket.length, limit, self.clock.now())
+    }
+
+    /// Counts what flow control would do with a request of a dry run, which does not wait.
+    #[cold]
+    fn try_to_queue(&mut self, exchange: &Exchange, queued: Result<(), Full>) {
+        let now = self.clock.now();
+        let priority = exchange.ticket.priority;
+        let outcome = match queued {
+            Err(_) => FlowOutcome::RejectedCapacity,
+            Ok(()) => {
+                let sent = self.next_departure();
+                match sent.is_some_and(|departure| departure.id == exchange.id) {
+                    true => FlowOutcome::Dispatched,
+                    false => FlowOutcome::WouldWait,
+                }
+            }
+        };
+        self.flow.queues.remove(exchange.id, now);
+        self.statistics.count_flow(outcome, priority);
+    }
+
+    /// Removes and returns the request that goes next, if one does now.
+    fn next_departure(&mut self) -> Option<Departure> {
+        let now = self.clock.now();
+        let flow = &mut self.flow;
+        let Some(control) = &self.plan.flow else {
+            // Those that wait under a former plan do no longer.
+            return flow.queues.release(now);
+        };
+        if self.endpoints.is_empty() {
+            return None;
+        }
+        let saturation = Saturation::of(&*control.detector, self.endpoints.pool());
+        let floor = flow.floor();
+        flow.queues
+            .dispatch(control, saturation.effective, floor, now)
+    }
+
+    /// Decides a request that has left the queues, and counts it `weight` times.
+    fn depart(&mut self, exchange: &mut Exchange, departure: &Departure, weight: f64) {
+        self.count_departure(FlowOutcome::Dispatched, departure);
+        if !departure.waited.is_zero() && exchange.updates_indexes {
+            // The indexes may have learnt of its prompt since.
+            exchange.walk_again();
+            self.walk(exchange);
+        }
+        exchange.ticket.waited = Some(departure.waited);
+        self.decide_now(exchange);
+        self.readers.memory.count(exchange);
+        let Some(targets) = exchange.targets() else {
+            return;
+        };
+        let (id, now) = (exchange.id, self.clock.now());
+        self.flow.evictions.sent(id, departure.priority, now);
+        if weight > 1.0 {
+            self.endpoints.add_unreported(targets, weight - 1.0);
+        }
+    }
+
+    /// Gives a request the local reply that flow control has for it. Its failure mode is not asked: the host would send
+    /// the request to the same endpoints.
+    pub(super) fn drop_request(&mut self, exchange: &mut Exchange, dropped: Dropped) {
+        let reply = LocalReply::new(&ScheduleError::Dropped(dropped), self.plan.dialect);
+        // A full pool says nothing about its endpoints.
+        let full = reply.status != 503;
+        self.statistics
+            .count_failure(FailureMode::FailClose, reply.code, full);
+        self.leave(exchange);
+        self.readers.memory.count(exchange);
+        let id = exchange.id;
+        self.effects.push_back(Effect::Reply { id, reply });
+    }
+
+    /// A request has left the queues.
+    pub(super) fn count_departure(&mut self, outcome: FlowOutcome, departure: &Departure) {
+        self.statistics.count_flow(outcome, departure.priority);
+        let label = (departure.label, self.flow.queues.label(departure.label));
+        let waited = departure.waited;
+        self.statistics
+            .observe_wait(outcome, departure.priority, label, waited);
+    }
+
+    /// A response has ended: its flow got these tokens.
+    pub(super) fn count_served(&mut self, exchange: &Exchange, usage: &Usage) {
+        let (input, output) = (usage.prompt, usage.completion);
+        let (input, output) = (input.unwrap_or(0), output.unwrap_or(0));
+        let (ticket, now) = (&exchange.ticket, self.clock.now());
+        let flow = &mut self.flow.queues;
+        flow.served(ticket.priority, &ticket.fairness_id, input, output, now);
+    }
+
+    /// A request leaves the table: it waits no longer, and may not be evicted any more.
+    pub(super) fn leave_queue(&mut self, exchange: &Exchange) {
+        let now = self.clock.now();
+        if exchange.ticket.priority < 0 {
+            let control = self.plan.flow.as_ref();
+            let grace = control.map(|control| control.eviction_grace);
+            let grace = grace.unwrap_or_default();
+            self.flow.evictions.ended(exchange.id, grace, now);
+        }
+        if exchange.is_queued() {
+            if let Some(departure) = self.flow.queues.remove(exchange.id, now) {
+                self.count_departure(FlowOutcome::EvictedContextCancelled, &departure);
+            }
+        }
+    }
+}
+
+impl Picker {
+    /// Sends requests that wait, as long as there is headroom, but a bounded number in one event.
+    pub(super) fn dispatch(&mut self) {
+        if !self.dispatcher.flow.queues.is_empty() {
+            self.dispatch_queued();
+        }
+    }
+
+    /// Sends requests if one was queued in this event.
+    pub(super) fn dispatch_arrived(&mut self) {
+        if self.dispatcher.flow.has_arrived {
+            self.dispatch_queued();
+        }
+    }
+
+    fn dispatch_queued(&mut self) {
+        self.dispatcher.flow.has_arrived = false;
+        for _ in 0..MAX_RELEASES_PER_TICK {
+            let weight = self.dispatcher.flow.weight();
+            let Some(departure) = self.dispatcher.next_departure() else {
+                break;
+            };
+            if let Some(mut exchange) = self.exchanges.get_mut(departure.id) {
+                self.dispatcher.depart(&mut exchange, &departure, weight);
+            }
+        }
+    }
+
+    /// Gives those a local reply that have waited as long as they may, and forgets flows that are idle.
+    pub(super) fn expire_queued(&mut self) {
+        let dispatcher = &mut self.dispatcher;
+        let now = dispatcher.clock.now();
+        let pool_is_empty = dispatcher.endpoints.is_empty();
+        dispatcher.flow.queues.sweep(now);
+        for _ in 0..MAX_EXPIRED_PER_TICK {
+            let Some(control) = &dispatcher.plan.flow else {
+                return;
+            };
+            let expired = dispatcher.flow.queues.expired(control, pool_is_empty, now);
+            let Some(departure) = expired else {
+                return;
+            };
+            let (outcome, dropped) = match pool_is_empty {
+                true => (
+                    FlowOutcome::EvictedNoEndpoints,
+                    Dropped::ExpiredWithoutEndpoints,
+                ),
+                false => (FlowOutcome::EvictedTtl, Dropped::Expired),
+            };
+            dispatcher.count_departure(outcome, &departure);
+            if let Some(mut exchange) = self.exchanges.get_mut(departure.id) {
+                dispatcher.drop_request(&mut exchange, dropped);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "flow_tests.rs"]
+mod tests;

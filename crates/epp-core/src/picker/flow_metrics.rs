@@ -1,0 +1,132 @@
+//! The metrics of flow control.
+
+use std::time::Duration;
+
+use super::flow::WaitingBand;
+use super::statistics::Statistics;
+use super::Picker;
+use crate::flow::Saturation;
+use crate::metrics::definitions::{
+    FLOW_QUEUE_BYTES, FLOW_QUEUE_SIZE, FLOW_REQUESTS, QUEUE_TIME, SATURATION,
+};
+use crate::metrics::labels::{Flow, FlowOutcome, Priority, SaturationStage};
+use crate::metrics::{CounterHandle, HistogramHandle};
+
+/// The series of flow control that were counted so far. A priority is one of a few in the document, and a label one of
+/// those that the queues name.
+#[derive(Debug, Default)]
+pub struct FlowMetrics {
+    outcomes: Vec<((i32, FlowOutcome), CounterHandle)>,
+    /// Sorted.
+    waits: Vec<((i32, FlowOutcome, u8), HistogramHandle)>,
+    /// The bands whose gauges are not 0.
+    shown: Vec<i32>,
+}
+
+impl Statistics {
+    /// Counts what became of a request of this priority.
+    pub fn count_flow(&mut self, outcome: FlowOutcome, priority: i32) {
+        let key = (priority, outcome);
+        let mut known = self.flow.outcomes.iter();
+        let known = known
+            .find(|(known, _)| *known == key)
+            .map(|(_, known)| *known);
+        let handle = known.unwrap_or_else(|| {
+            let priority = priority.to_string();
+            let labels = Flow {
+                priority: &priority,
+                outcome,
+                fairness_id: None,
+            };
+            let handle = self.registry.counter(FLOW_REQUESTS, labels);
+            self.flow.outcomes.push((key, handle));
+            handle
+        });
+        self.registry.count(handle, 1);
+    }
+
+    /// Returns how many requests had the outcome of this name.
+    #[cfg(test)]
+    pub fn flow_counted(&self, outcome: &str) -> u64 {
+        let series = self.flow.outcomes.iter();
+        let same = series.filter(|((_, known), _)| known.name() == outcome);
+        same.map(|(_, handle)| self.registry.counted(*handle)).sum()
+    }
+
+    /// Records how long a request waited, by the number and the text of its flow's label.
+    pub fn observe_wait(
+        &mut self,
+        outcome: FlowOutcome,
+        priority: i32,
+        (number, fairness_id): (u8, &str),
+        waited: Duration,
+    ) {
+        let key = (priority, outcome, number);
+        let waits = &mut self.flow.waits;
+        let place = waits.binary_search_by_key(&key, |(known, _)| *known);
+        let known = place.ok().and_then(|place| waits.get(place));
+        let handle = known.map(|(_, handle)| *handle).unwrap_or_else(|| {
+            let priority = priority.to_string();
+            let labels = Flow {
+                priority: &priority,
+                outcome,
+                fairness_id: Some(fairness_id),
+            };
+            let handle = self.registry.histogram(QUEUE_TIME, labels);
+            if let Err(place) = place {
+                waits.insert(place, (key, handle));
+            }
+            handle
+        });
+        self.registry.observe(handle, waited.as_secs_f64());
+    }
+}
+
+impl Picker {
+    /// Sets the gauges of what waits, over all pickers that share, and of how full the pool is.
+    pub(super) fn set_flow_gauges(&mut self) {
+        let dispatcher = &mut self.dispatcher;
+        let mut bands: Vec<WaitingBand> = dispatcher.flow.own().collect();
+        bands.extend(&dispatcher.flow.others);
+        let metrics = &mut dispatcher.statistics;
+        let emptied = metrics.flow.shown.iter().map(|priority| WaitingBand {
+            priority: *priority,
+            ..WaitingBand::default()
+        });
+        bands.extend(emptied);
+        metrics.flow.shown.clear();
+        bands.sort_unstable_by_key(|band| band.priority);
+        for same in bands.chunk_by(|one, next| one.priority == next.priority) {
+            let Some(WaitingBand { priority, .. }) = same.first() else {
+                continue;
+            };
+            let requests = same.iter().map(|band| u64::from(band.requests)).sum();
+            let bytes = same
+                .iter()
+                .fold(0, |sum: u64, band| sum.saturating_add(band.bytes));
+            if requests > 0 {
+                metrics.flow.shown.push(*priority);
+            }
+            let priority = priority.to_string();
+            let labels = Priority(&priority);
+            metrics.registry.set(FLOW_QUEUE_SIZE, labels, requests);
+            metrics.registry.set(FLOW_QUEUE_BYTES, labels, bytes);
+        }
+        let Some(control) = &dispatcher.plan.flow else {
+            return;
+        };
+        let saturation = Saturation::of(&*control.detector, dispatcher.endpoints.pool());
+        for (stage, value) in [
+            ("prefill", saturation.prefill),
+            ("decode", saturation.decode),
+            ("effective", Some(saturation.effective)),
+        ] {
+            if let Some(value) = value {
+                let value = (value * 1e6).round() as u64;
+                metrics
+                    .registry
+                    .set(SATURATION, SaturationStage(stage), value);
+            }
+        }
+    }
+}

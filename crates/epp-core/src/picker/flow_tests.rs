@@ -1,0 +1,323 @@
+//! Queued requests: when they go on, and what becomes of them otherwise.
+
+use std::time::Duration;
+
+use super::super::flow_testing::Outcome::{Bypassed, Forwarded, Held, Replied};
+use super::super::flow_testing::{control, plan, Host};
+use super::super::peers::IndexPeer;
+use super::super::{ExchangeId, Head};
+use super::*;
+use crate::body::SliceBody;
+use crate::scheduling::{Health, Slot};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[test]
+fn requests_wait_while_the_pool_is_full_and_go_on_with_each_that_ends() {
+    let mut host = Host::with_capacity(2, 1.0);
+    assert_eq!(host.get(1), [Held(1), Forwarded(1)]);
+    assert_eq!(host.get(2), [Held(2), Forwarded(2)]);
+    assert_eq!(host.get(3), [Held(3)]);
+    assert_eq!(host.get(4), [Held(4)]);
+    assert!(host.picker.holds(ExchangeId(3)));
+    assert!(!host.picker.awaits_body(ExchangeId(3)));
+    assert_eq!((host.in_flight(), host.waiting()), (2, 2));
+    assert_eq!(host.end(1), [Forwarded(3)]);
+    assert_eq!(host.tick(), []);
+    assert_eq!(host.end(3), [Forwarded(4)]);
+    assert_eq!(host.get(5), [Held(5)], "two are in flight");
+    for id in [2, 4, 5] {
+        host.end(id);
+    }
+    assert!(host.is_idle());
+    assert_eq!(host.counted("Dispatched"), 5);
+}
+
+#[test]
+fn one_that_joins_lets_requests_go_on_and_no_more_than_it_takes() {
+    let mut host = Host::with_capacity(1, 2.0);
+    for id in 1..=5 {
+        host.get(id);
+    }
+    assert_eq!(host.waiting(), 3);
+    let mut more = plan(2, "");
+    more.flow = Some(control(2.0));
+    host.picker.install(more);
+    let outcomes = host.tick();
+    assert_eq!(outcomes, [Forwarded(3), Forwarded(4)]);
+}
+
+#[test]
+fn a_body_is_read_on_in_the_queue_and_the_request_sent_with_its_prompt() {
+    let mut plan = plan(1, "");
+    plan.flow = Some(control(1.0));
+    let mut host = Host::new(plan);
+    host.get(1);
+    let body = format!(r#"{{"model": "m", "prompt": "{}"}}"#, "word ".repeat(400));
+    let head = Head::post_json("/v1/completions", Some(body.len()));
+    let mut outcomes = host.begin(2, &head);
+    for end in [1_000, body.len()] {
+        let mut part = SliceBody::passing(&body.as_bytes()[..end], 0, end == body.len());
+        host.picker.request_body(host.now, ExchangeId(2), &mut part);
+        outcomes.extend(host.outcomes());
+    }
+    assert_eq!(outcomes, [Held(2)]);
+    assert_eq!(host.end(1), [Forwarded(2)]);
+    host.end(2);
+    assert!(host.is_idle());
+}
+
+#[test]
+fn each_waits_as_long_as_it_may_and_not_a_tick_longer() {
+    let mut host = Host::with_capacity(1, 1.0);
+    host.get(1);
+    host.get(2);
+    host.tick();
+    host.get(3);
+    let outcomes = host.wait(11 * SECOND);
+    let expected = [
+        (10 * SECOND - Duration::from_millis(50), Replied(2, 429)),
+        (10 * SECOND, Replied(3, 429)),
+    ];
+    assert_eq!(outcomes, expected);
+    for id in 1..=3 {
+        assert_eq!(host.end(id), []);
+    }
+    assert!(host.is_idle());
+    assert_eq!(host.counted("EvictedTTL"), 2);
+    assert_eq!(host.counted("EvictedContextCancelled"), 0);
+}
+
+#[test]
+fn an_empty_pool_holds_requests_until_an_endpoint_comes_or_they_have_waited_long_enough() {
+    let mut host = Host::with_capacity(1, 1.0);
+    let set = |host: &mut Host, available| {
+        let pool = host.picker.fixture().pool();
+        let health = match available {
+            true => Health::Healthy,
+            false => Health::Unhealthy,
+        };
+        pool.note(Slot(0), |endpoint| &mut endpoint.health, health);
+    };
+    set(&mut host, false);
+    assert_eq!(host.get(1), [Held(1)]);
+    assert_eq!(host.wait(15 * SECOND), []);
+    set(&mut host, true);
+    assert_eq!(host.tick(), [Forwarded(1)]);
+    host.end(1);
+    set(&mut host, false);
+    host.tick();
+    host.get(2);
+    let outcomes = host.wait(21 * SECOND);
+    assert_eq!(outcomes, [(20 * SECOND, Replied(2, 503))]);
+    host.end(2);
+    assert!(host.is_idle());
+    assert_eq!(host.counted("EvictedNoEndpoints"), 1);
+}
+
+#[test]
+fn a_client_that_leaves_takes_its_request_along() {
+    let mut host = Host::with_capacity(1, 1.0);
+    host.get(1);
+    host.get(2);
+    assert_eq!(host.end(2), []);
+    assert_eq!(
+        (host.waiting(), host.counted("EvictedContextCancelled")),
+        (0, 1)
+    );
+    assert_eq!(host.end(1), []);
+    assert!(host.is_idle());
+}
+
+#[test]
+fn beyond_capacity_requests_are_refused_at_once() {
+    let mut plan = plan(1, "failureMode: FailOpen");
+    let mut control = control(1.0);
+    control.max_requests = Some(2);
+    plan.flow = Some(control);
+    let mut host = Host::new(plan);
+    host.get(1);
+    for id in 2..=3 {
+        assert_eq!(host.get(id), [Held(id)]);
+    }
+    assert_eq!(host.get(4), [Replied(4, 429)], "even under FailOpen");
+    assert_eq!(host.counted("RejectedCapacity"), 1);
+}
+
+#[test]
+fn without_flow_control_those_that_wait_go_on_a_bounded_number_at_a_time() {
+    let mut host = Host::with_capacity(1, 1.0);
+    for id in 1..=300 {
+        host.get(id);
+    }
+    let mut off = plan(1, "maxHeld: 10");
+    off.flow = None;
+    host.picker.install(off);
+    let numbers: Vec<usize> = (0..4).map(|_| host.tick().len()).collect();
+    assert_eq!(numbers, [128, 128, 43, 0]);
+    assert_eq!(host.get(301), [Forwarded(301)]);
+    for id in 1..=301 {
+        host.end(id);
+    }
+    assert!(host.is_idle());
+}
+
+#[test]
+fn under_another_plan_requests_keep_their_time() {
+    let mut host = Host::with_capacity(1, 1.0);
+    host.get(1);
+    host.get(2);
+    host.wait(6 * SECOND);
+    let mut longer = plan(1, "maxHeld: 10");
+    let mut control = control(1.0);
+    control.ttl = Some(9 * SECOND);
+    longer.flow = Some(control);
+    host.picker.install(longer);
+    assert!(
+        host.wait(5 * SECOND)
+            .contains(&(4 * SECOND, Replied(2, 429)))
+            || host.waiting() == 0
+    );
+}
+
+#[test]
+fn a_dry_run_counts_what_would_wait_and_holds_nothing() {
+    let mut plan = plan(1, "dryRun: true");
+    plan.flow = Some(control(1.0));
+    let mut host = Host::new(plan);
+    assert_eq!(host.get(1), [Bypassed(1)]);
+    assert_eq!((host.counted("Dispatched"), host.waiting()), (1, 0));
+    // The host has sent it to the endpoint.
+    let upstream = super::super::Upstream {
+        server: Some(b"10.0.0.1:80".to_vec()),
+        status: Some(200),
+        origin: super::super::ResponseOrigin::Endpoint,
+        ..Default::default()
+    };
+    host.picker
+        .response_headers(host.now, ExchangeId(1), Some(&upstream));
+    assert_eq!(host.get(2), [Bypassed(2)]);
+    assert_eq!((host.counted("WouldWait"), host.waiting()), (1, 0));
+}
+
+#[test]
+fn before_discovery_has_responded_requests_are_left_to_the_host() {
+    let text = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{type: queue-scorer}, {name: pods, type: envoy-cluster-discovery, parameters: {clusters: [pool]}}]
+dataLayer: {discovery: {pluginRef: pods}}
+";
+    let mut plan = crate::config::load(text).unwrap().plan;
+    plan.flow = Some(control(1.0));
+    let mut host = Host::new(plan);
+    assert_eq!(host.get(1), [Bypassed(1)]);
+}
+
+fn peers(host: &mut Host, waiting: &[WaitingBand]) -> Vec<super::super::flow_testing::Outcome> {
+    let mut lists = [waiting].into_iter();
+    host.picker.peers().set_peer_waiting(&mut lists);
+    host.outcomes()
+}
+
+fn band(priority: i32, requests: u32) -> WaitingBand {
+    WaitingBand {
+        priority,
+        requests,
+        bytes: 0,
+    }
+}
+
+#[test]
+fn each_picker_sends_its_share_between_two_looks_at_the_others() {
+    let mut host = Host::with_capacity(1, 8.0);
+    for id in 1..=12 {
+        host.get(id);
+    }
+    assert_eq!(host.waiting(), 4);
+    assert_eq!(peers(&mut host, &[band(0, 12)]), []);
+    // Of eight places this picker, with a quarter of those that wait, takes two.
+    for id in 1..=8 {
+        host.picker.closed(host.now, ExchangeId(id));
+    }
+    let sent = host.outcomes();
+    assert_eq!(sent, [Forwarded(9), Forwarded(10)], "{sent:?}");
+    // Of the six that are left it takes one and a half, and so two.
+    assert_eq!(peers(&mut host, &[band(0, 6)]).len(), 2);
+}
+
+#[test]
+fn a_band_below_one_that_waits_elsewhere_stays() {
+    let mut host = Host::with_capacity(1, 1.0);
+    assert_eq!(peers(&mut host, &[band(5, 1)]), []);
+    assert_eq!(host.get(1), [Held(1)]);
+    assert_eq!(host.tick(), []);
+    assert_eq!(peers(&mut host, &[band(-5, 9)]), [Forwarded(1)]);
+}
+
+#[test]
+fn what_waits_is_told_by_band() {
+    let mut host = Host::with_capacity(1, 1.0);
+    host.get(1);
+    for (id, objective) in [(2, "low"), (3, ""), (4, "high"), (5, "low")] {
+        host.get_with(id, objective, "");
+    }
+    let mut bands = Vec::new();
+    host.picker.peers().own_waiting(&mut bands);
+    assert_eq!(bands, [band(10, 1), band(0, 1), band(-10, 2)]);
+    assert_eq!(host.end(1), [Forwarded(4)]);
+    assert_eq!(host.end(4), [Forwarded(3)]);
+    assert_eq!(host.end(3), [Forwarded(2)]);
+}
+
+#[test]
+fn an_explanation_says_how_a_request_waited() {
+    let mut plan = plan(1, "explain: true");
+    plan.flow = Some(control(1.0));
+    let mut host = Host::new(plan);
+    host.get(1);
+    host.get(2);
+    let head = Head {
+        explain: true,
+        method: b"GET",
+        end: true,
+        ..Head::default()
+    };
+    assert_eq!(host.begin(3, &head), [Held(3)]);
+    host.end(2);
+    host.tick();
+    assert_eq!(host.end(1), [Forwarded(3)]);
+    let explanation = host.picker.explanation(ExchangeId(3)).unwrap();
+    let text = explanation.text(host.picker.pool());
+    let expected = "; queue: waited 50 ms with priority 0, 1 waiting before";
+    assert!(text.ends_with(expected), "{text}");
+}
+
+#[test]
+fn others_are_summed_by_band() {
+    let mut flow = Flow::new(1.into());
+    let lists = [
+        vec![band(1, 2), band(-3, 1)],
+        vec![band(7, 0), band(1, u32::MAX)],
+        vec![band(2, 1)],
+    ];
+    flow.set_others(&mut lists.iter().map(Vec::as_slice));
+    assert_eq!(flow.others, [band(2, 1), band(1, u32::MAX), band(-3, 1)]);
+    assert_eq!(flow.floor(), Some(2));
+}
+
+#[test]
+fn a_request_that_left_the_queue_in_a_panic_is_known_to_be_lost() {
+    let mut host = Host::with_capacity(1, 1.0);
+    host.get(1);
+    host.get(2);
+    let now = host.picker.dispatcher.clock.now();
+    host.picker
+        .dispatcher
+        .flow
+        .queues
+        .remove(ExchangeId(2), now);
+    assert!(!host.picker.holds(ExchangeId(2)));
+    host.picker.recovery().drop_exchange(ExchangeId(2));
+    host.end(1);
+    assert!(host.is_idle());
+}
