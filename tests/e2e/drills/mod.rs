@@ -2,6 +2,7 @@
 //! the log, the metric `epp_wasm_finding`, and the status page.
 
 mod alerts;
+mod engines;
 mod misconfigured;
 mod transitions;
 

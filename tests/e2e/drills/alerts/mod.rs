@@ -83,14 +83,14 @@ fn every_alert_has_a_drill() {
 }
 
 /// A server between the admin interface and both the filter and Prometheus, which can be cut off.
-struct Relay {
-    address: SocketAddr,
+pub struct Relay {
+    pub address: SocketAddr,
     /// The port of the admin interface; 0 while it is cut off.
-    target: Arc<AtomicU16>,
+    pub target: Arc<AtomicU16>,
 }
 
 impl Relay {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let target = Arc::new(AtomicU16::new(0));

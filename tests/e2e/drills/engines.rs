@@ -1,0 +1,159 @@
+//! An engine that hangs, a pool whose members come late and whose pages fail, and a VM that is lost while it polls.
+
+use std::sync::atomic::Ordering;
+
+use envoy_harness::config::fixed;
+use envoy_harness::path_of;
+use epp_core::findings::Finding;
+use fake_model_server::{Faults, Metrics, Settings, Sim};
+use serde_json::json;
+
+use super::alerts::Relay;
+use super::{is_over, is_told, open, pool, section};
+use crate::client::{complete, get, post};
+use crate::proxy::{Proxy, Setup};
+
+const SHORT: &str = "{type: metrics-data-source, parameters: {stalenessThreshold: 500ms}}, \
+                     {type: envoy-proxy, parameters: {avoidFirst: 300ms, avoidMost: 1s}},";
+
+#[test]
+fn what_engines_and_workers_do_is_told_while_it_lasts() {
+    let [sim, late] = [3, 2].map(|pods| Sim::start(pods, &Settings::default()).unwrap());
+    let relay = Relay::start();
+    // Random picks: a queue would keep requests away from the pod that hangs.
+    let random = pool("inference-pool", "", SHORT).replace(
+        "{pluginRef: queue-scorer}",
+        "{pluginRef: queue-scorer, weight: 0}",
+    );
+    let mut setup = Setup::new(&sim.addresses(), &random);
+    setup
+        .configs
+        .push(pool("late", ", adminCluster: relay", SHORT));
+    setup.others.push(("late".to_owned(), late.addresses()));
+    setup.more_clusters = vec![fixed("relay", &[relay.address])];
+    setup.module = path_of("EPP_WASM_FAULTS");
+    setup.status_page = true;
+    let proxy = setup.start();
+    decision_modes_are_told(&proxy, &late, || {
+        relay.target.store(proxy.admin, Ordering::Relaxed)
+    });
+    a_hung_engine_is_told(&proxy, &sim);
+    another_poller_is_told(&proxy);
+}
+
+/// Waits until the pool `late` decides by this, as metric and page say.
+fn decides(proxy: &Proxy, mode: u64, basis: &str) {
+    proxy.wait_until(&format!("the decision mode is {mode}"), || {
+        proxy.counted_with("epp_wasm_decision_mode", "pool=\"late\"") == mode
+    });
+    proxy.wait_until("the page has it", || {
+        section(proxy, "late").contains(&format!(">{basis}</td>"))
+    });
+}
+
+/// The admin interface, which cannot be reached at first, is there after `connect`.
+fn decision_modes_are_told(proxy: &Proxy, late: &Sim, connect: impl FnOnce()) {
+    is_told(proxy, "late", Finding::BalancedBlindly, "cluster late");
+    is_told(
+        proxy,
+        "late",
+        Finding::AdminUnreachable,
+        "cluster \"relay\": reset",
+    );
+    decides(proxy, 0, "nothing yet");
+    connect();
+    is_over(proxy, "late", Finding::BalancedBlindly);
+    is_over(proxy, "late", Finding::AdminUnreachable);
+    decides(proxy, 2, "metrics");
+    let metrics = |metrics| {
+        let faults = Faults {
+            metrics,
+            ..Faults::default()
+        };
+        late.pods().for_each(|pod| pod.set_faults(faults.clone()));
+    };
+    metrics(Metrics::Error);
+    let fresh = "0 of 2 endpoints have fresh metrics";
+    is_told(proxy, "late", Finding::OwnCounts, fresh);
+    decides(proxy, 1, "its own counts");
+    metrics(Metrics::Fine);
+    is_over(proxy, "late", Finding::OwnCounts);
+    decides(proxy, 2, "metrics");
+}
+
+fn a_hung_engine_is_told(proxy: &Proxy, sim: &Sim) {
+    let port = proxy.port;
+    // Each pod gets a history.
+    for _ in 0..100 {
+        assert_eq!(complete(port, "m", "x").status, 200);
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    sim.pod(0).set_faults(Faults {
+        hang: true,
+        ..Faults::default()
+    });
+    let mut clients = Vec::new();
+    proxy.wait_until("it is found", || {
+        clients.extend((0..5).map(|_| std::thread::spawn(move || complete(port, "m", "x").status)));
+        open(proxy, "inference-pool", Finding::EndpointHung) == Some(1)
+    });
+    let pod = sim.addresses()[0];
+    let detail = format!("1 of 3 endpoints: {pod} (hung)");
+    is_told(proxy, "inference-pool", Finding::EndpointHung, &detail);
+    let log = proxy.logged();
+    assert!(
+        log.contains(&format!("endpoint {pod} is ejected: hung")),
+        "{log}"
+    );
+    proxy.wait_until("its row says why and for how long", || {
+        section(proxy, "inference-pool").contains("no: ejected, hung, for ")
+    });
+    sim.pod(0).set_faults(Faults::default());
+    for client in clients {
+        assert_eq!(client.join().unwrap(), 200);
+    }
+    proxy.wait_until("it is over", || {
+        // One of them is the probe.
+        let _ = complete(port, "m", "x");
+        open(proxy, "inference-pool", Finding::EndpointHung) == Some(0)
+    });
+    is_over(proxy, "inference-pool", Finding::EndpointHung);
+    let back = format!("endpoint {pod} may be picked again: it was ejected for ");
+    assert!(proxy.logged().contains(&back));
+}
+
+/// The main thread's VM polls for the pool that gets no requests, and is lost: a worker takes over.
+fn another_poller_is_told(proxy: &Proxy) {
+    let line = "pool late: this worker polls members and metrics for all from now on";
+    let poller = || {
+        let page = section(proxy, "late");
+        let rows = page.split("<tr>").find(|row| row.contains("polls\">yes<"));
+        rows.and_then(|row| {
+            row.split("<td class=\"worker\">")
+                .nth(1)?
+                .split('<')
+                .next()
+                .map(str::to_owned)
+        })
+    };
+    proxy.wait_until("the page says who polls", || poller().is_some());
+    let (before, said) = (poller(), proxy.logged().matches(line).count());
+    let body = json!({"model": "m", "prompt": "x", "max_tokens": 1});
+    let fault = [("x-epp-fault", "trap@poller_tick")];
+    assert_eq!(
+        post(proxy.port, "/v1/completions", &body, &fault).status,
+        200
+    );
+    proxy.wait_until("another one says that it polls", || {
+        proxy.logged().matches(line).count() == said + 1
+    });
+    proxy.wait_until("the page says which", || {
+        poller().is_some_and(|now| Some(now) != before)
+    });
+    proxy.wait_until("the VM is gone", || {
+        proxy.counted_with("epp_wasm_sharing_vms", "pool=\"late\"") == 1
+    });
+    let no_poller = open(proxy, "late", Finding::NoPoller);
+    assert_ne!(no_poller, Some(1), "it takes less than a finding");
+    assert_eq!(get(proxy.port, "/v1/models").unwrap().status, 200);
+}
