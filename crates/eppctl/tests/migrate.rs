@@ -4,39 +4,8 @@
 
 mod common;
 
+use common::migrate::{line, migrate, parameters};
 use common::{eppctl, out};
-use serde_json::Value;
-
-/// Runs the command with these clusters; returns its exit status and its result.
-fn migrate(arguments: &[&str], input: &str) -> (i32, Value) {
-    let mut all = vec!["migrate", "-o", "json"];
-    all.extend(arguments);
-    let output = eppctl(&all, input);
-    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    let result = serde_json::from_slice(&output.stdout);
-    (
-        output.status.code().unwrap(),
-        result.unwrap_or_else(|_| panic!("{stderr}")),
-    )
-}
-
-/// Returns the parameters of the first plugin of a type.
-fn parameters<'d>(result: &'d Value, kind: &str) -> &'d Value {
-    let plugins = result["document"]["plugins"].as_array().unwrap();
-    let found = plugins.iter().find(|plugin| plugin["type"] == kind);
-    &found.unwrap_or_else(|| panic!("no {kind} in {plugins:#?}"))["parameters"]
-}
-
-/// Returns outcome and words of a setting.
-fn line<'d>(result: &'d Value, setting: &str) -> (&'d str, &'d str) {
-    let lines = result["settings"].as_array().unwrap();
-    let found = lines.iter().find(|line| line["setting"] == setting);
-    let found = found.unwrap_or_else(|| panic!("no {setting} in {lines:#?}"));
-    (
-        found["outcome"].as_str().unwrap(),
-        found["what"].as_str().unwrap(),
-    )
-}
 
 const ROUTER: &str = "tests/migrate/router-values.yaml";
 const GIE: &str = "tests/migrate/gie-values.yaml";
@@ -100,6 +69,7 @@ fn every_result_loads_with_its_clusters_and_not_without() {
 fn values_of_llm_d_router_are_carried_over() {
     let (status, result) = migrate(RUNS[0], "");
     assert_eq!(status, 0, "{result:#}");
+    assert_eq!(parameters(&result, "envoy-proxy")["readBody"], "always");
     assert_eq!(
         parameters(&result, "metrics-data-source")["interval"],
         "100ms"
@@ -133,28 +103,13 @@ fn values_of_llm_d_router_are_carried_over() {
     for setting in [
         "--secure-serving",
         "-v",
-        "router.epp.image",
+        "router.epp.image.tag",
         "router.monitoring",
         "provider",
         "httpRoute",
     ] {
         assert_eq!(line(&result, setting).0, "not-needed", "{setting}");
     }
-}
-
-#[test]
-fn a_charts_own_failure_mode_is_carried_over() {
-    let read = |file: &str| std::fs::read_to_string(common::top().join(file)).unwrap();
-    let values = read(ROUTER).replace("failureMode: FailOpen", "create: true");
-    let (status, result) = migrate(&["--cluster", "pool", "-"], &values);
-    assert_eq!(status, 0, "{result:#}");
-    assert_eq!(
-        parameters(&result, "envoy-proxy")["failureMode"],
-        "FailOpen"
-    );
-    let values = read(GIE).replace("failureMode", "replicaCount");
-    let (_, result) = migrate(&["--cluster", "pool", "-"], &values);
-    assert_eq!(line(&result, "failureMode").0, "to-do");
 }
 
 #[test]
@@ -176,20 +131,6 @@ fn without_a_document_the_charts_own_is_in_force() {
         outcome == "moved" && what.contains("vllm already"),
         "{what}"
     );
-}
-
-#[test]
-fn a_document_that_no_value_names_is_not_in_force() {
-    let values = std::fs::read_to_string(common::top().join(ROUTER)).unwrap();
-    let values = values.replace("    pluginsConfigFile: assistant.yaml\n", "");
-    let (status, result) = migrate(&["--cluster", "pool", "-"], &values);
-    assert_eq!(status, 1, "{result:#}");
-    assert_eq!(result["source"], "the chart's own default-plugins.yaml");
-    let lines = result["settings"].as_array().unwrap();
-    assert!(lines.iter().any(|line| line["what"]
-        .as_str()
-        .unwrap()
-        .contains("no pluginsConfigFile")));
 }
 
 #[test]
@@ -235,6 +176,14 @@ fn an_llm_inference_service_is_carried_over_with_roles_and_tls() {
 
     let (status, result) = migrate(&["--cluster", "pool", LLMISVC], "");
     assert_eq!((status, line(&result, "labels").0), (1, "to-do"));
+    // A role that no cluster has.
+    let (status, result) = migrate(&["--cluster", "pool,llm-d.ai/role=decode", LLMISVC], "");
+    let (outcome, what) = line(&result, "labels");
+    assert_eq!((status, outcome), (1, "to-do"));
+    assert!(
+        what.starts_with("profile prefill: no endpoint has the labels that prefill-filter keeps"),
+        "{what}"
+    );
 }
 
 #[test]

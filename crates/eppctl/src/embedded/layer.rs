@@ -1,6 +1,7 @@
 //! A text with the location of each character in its file, across nested quoting and indentation.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
+use std::rc::Rc;
 
 use epp_core::config::find::{Find, Target};
 use epp_core::config::value::problem::Step;
@@ -14,12 +15,28 @@ type Place = (usize, usize);
 pub struct Layer {
     /// The text.
     pub text: String,
-    places: Places,
+    origin: Origin,
+}
+
+/// Where a text is from.
+enum Origin {
+    File,
+    /// The lines of another text that are below this many.
+    Part {
+        of: Rc<Layer>,
+        above: usize,
+    },
+    /// A string in another text, behind this part of it.
+    Inside {
+        of: Rc<Layer>,
+        path: Path,
+        prefix: String,
+        /// Found when a location is asked for, since this reads the whole other text.
+        places: OnceCell<Places>,
+    },
 }
 
 enum Places {
-    /// The file's own lines, starting this many lines below its first.
-    Lines(usize),
     /// The location of each character of each line; `None` for a space.
     Characters(Vec<Vec<Option<Place>>>),
     /// One location for all characters, if the quoting there is not understood.
@@ -28,84 +45,105 @@ enum Places {
 
 impl Layer {
     /// Creates the layer of a whole file.
-    pub fn of_file(text: &str) -> Self {
-        Self {
+    pub fn of_file(text: &str) -> Rc<Self> {
+        Rc::new(Self {
             text: text.to_owned(),
-            places: Places::Lines(0),
-        }
+            origin: Origin::File,
+        })
     }
 
     /// Translates a line and column of the text to the file.
     pub fn in_file(&self, (line, column): Place) -> Place {
-        match &self.places {
-            Places::Lines(above) => (above + line, column),
-            Places::One(place) => *place,
-            Places::Characters(lines) => {
-                let of = |line: &[Option<Place>]| {
-                    let at = column.saturating_sub(1).min(line.len());
-                    let (before, after) = line.split_at(at);
-                    let next = after.iter().flatten().next();
-                    next.or_else(|| before.iter().flatten().next_back())
-                        .copied()
-                };
-                let at = line.saturating_sub(1).min(lines.len());
-                let (before, after) = lines.split_at(at);
-                let after = after.iter().find_map(|line| of(line));
-                let last = || {
-                    before
-                        .iter()
-                        .rev()
-                        .find_map(|line| line.iter().flatten().next_back())
-                };
-                after.or_else(|| last().copied()).unwrap_or((1, 1))
+        match &self.origin {
+            Origin::File => (line, column),
+            Origin::Part { of, above } => of.in_file((above + line, column)),
+            Origin::Inside {
+                of,
+                path,
+                prefix,
+                places,
+            } => {
+                let places = places.get_or_init(|| places_of(of, path, prefix, &self.text));
+                places.in_file((line, column))
             }
         }
     }
 
     /// Returns the non-empty YAML documents of the text; one if it is not a stream of several.
-    pub fn documents(&self) -> Vec<Self> {
+    pub fn documents(self: &Rc<Self>) -> Vec<Self> {
         let parts = split_yaml(&self.text).into_iter();
-        parts.map(|(above, text)| self.part(above, text)).collect()
-    }
-
-    /// Returns the lines of the text.
-    fn part(&self, above: usize, text: String) -> Self {
-        let places = match &self.places {
-            Places::Lines(more) => Places::Lines(above + more),
-            Places::One(place) => Places::One(*place),
-            Places::Characters(lines) => {
-                Places::Characters(lines.iter().skip(above).cloned().collect())
-            }
+        let part = |(above, text)| Self {
+            text,
+            origin: Origin::Part {
+                of: self.clone(),
+                above,
+            },
         };
-        Self { text, places }
+        parts.map(part).collect()
     }
 
     /// Returns the layer of the string at a path, from a byte offset on.
-    pub fn text_at(&self, path: &Path, value: &str, from: usize) -> Option<Self> {
-        let text = value.get(from..)?.to_owned();
-        let Some(start) = begin(&self.text, path.steps()) else {
-            // The nearest that is known: where the key is, or the top.
-            let start = epp_core::config::line_of(&self.text, path).unwrap_or((1, 1));
-            let places = Places::One(self.in_file(start));
-            return Some(Self { text, places });
-        };
-        let places = match aligned(&self.text, start, value) {
-            None => Places::One(self.in_file(start)),
-            Some(places) => {
-                let mut lines = vec![Vec::new()];
-                let characters = value.char_indices().zip(places);
-                for ((_, letter), place) in characters.filter(|((byte, _), _)| *byte >= from) {
-                    if letter == '\n' {
-                        lines.push(Vec::new());
-                    } else if let Some(line) = lines.last_mut() {
-                        line.push(place.map(|place| self.in_file(place)));
-                    }
-                }
-                Places::Characters(lines)
-            }
-        };
-        Some(Self { text, places })
+    pub fn text_at(self: &Rc<Self>, path: &Path, value: &str, from: usize) -> Option<Rc<Self>> {
+        let (prefix, text) = value.split_at_checked(from)?;
+        Some(Rc::new(Self {
+            text: text.to_owned(),
+            origin: Origin::Inside {
+                of: self.clone(),
+                path: path.clone(),
+                prefix: prefix.to_owned(),
+                places: OnceCell::new(),
+            },
+        }))
     }
+}
+
+impl Places {
+    fn in_file(&self, (line, column): Place) -> Place {
+        let lines = match self {
+            Self::One(place) => return *place,
+            Self::Characters(lines) => lines,
+        };
+        let of = |line: &[Option<Place>]| {
+            let at = column.saturating_sub(1).min(line.len());
+            let (before, after) = line.split_at(at);
+            let next = after.iter().flatten().next();
+            next.or_else(|| before.iter().flatten().next_back())
+                .copied()
+        };
+        let at = line.saturating_sub(1).min(lines.len());
+        let (before, after) = lines.split_at(at);
+        let after = after.iter().find_map(|line| of(line));
+        let last = || {
+            before
+                .iter()
+                .rev()
+                .find_map(|line| line.iter().flatten().next_back())
+        };
+        after.or_else(|| last().copied()).unwrap_or((1, 1))
+    }
+}
+
+/// Returns the locations of a text that follows a prefix in the string at a path of another text.
+fn places_of(of: &Layer, path: &Path, prefix: &str, text: &str) -> Places {
+    let Some(start) = begin(&of.text, path.steps()) else {
+        // The nearest that is known: where the key is, or the top.
+        let start = epp_core::config::line_of(&of.text, path).unwrap_or((1, 1));
+        return Places::One(of.in_file(start));
+    };
+    let value = format!("{prefix}{text}");
+    let Some(places) = aligned(&of.text, start, &value) else {
+        return Places::One(of.in_file(start));
+    };
+    let mut lines = vec![Vec::new()];
+    let characters = value.char_indices().zip(places);
+    for ((_, letter), place) in characters.filter(|((byte, _), _)| *byte >= prefix.len()) {
+        if letter == '\n' {
+            lines.push(Vec::new());
+        } else if let Some(line) = lines.last_mut() {
+            line.push(place.map(|place| of.in_file(place)));
+        }
+    }
+    Places::Characters(lines)
 }
 
 /// Returns the non-empty YAML documents of a text, each with the number of lines above it.

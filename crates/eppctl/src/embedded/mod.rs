@@ -15,7 +15,7 @@ use epp_core::config::value::{Node, Path, Problem};
 
 use crate::base64::base64;
 use crate::schema::value;
-use layer::Layer;
+use layer::{split_yaml, Layer};
 
 const KIND: &str = "EndpointPickerConfig";
 
@@ -65,13 +65,12 @@ fn below(above: &Path, steps: &[Step]) -> Path {
 /// Returns the documents in a file's text, in order, or an error message if there are none.
 pub fn documents(text: &str) -> Result<Vec<Document>, String> {
     let mut found = Vec::new();
-    search(&Rc::new(Layer::of_file(text)), "", 0, &mut found);
+    search(&Layer::of_file(text), "", 0, &mut found);
     if !found.is_empty() {
         return Ok(found);
     }
     if is_meant(text) {
-        let layer = Rc::new(Layer::of_file(text));
-        return Ok(vec![whole(layer, "")]);
+        return Ok(vec![whole(Layer::of_file(text), "")]);
     }
     Err(format!(
         "found no {KIND}: no document in here is one, and none has one inside, as a mapping or a text (looked \
@@ -83,7 +82,7 @@ pub fn documents(text: &str) -> Result<Vec<Document>, String> {
 /// what is wrong with it.
 fn is_meant(text: &str) -> bool {
     let Ok(node) = config::parse(text) else {
-        return Layer::of_file(text).documents().len() < 2;
+        return split_yaml(text).len() < 2;
     };
     let entries = match &node {
         Node::Map(entries) => entries.len(),
@@ -124,7 +123,7 @@ fn whole(layer: Rc<Layer>, place: &str) -> Document {
 }
 
 /// Searches a text's documents.
-fn search(text: &Layer, place: &str, depth: usize, found: &mut Vec<Document>) {
+fn search(text: &Rc<Layer>, place: &str, depth: usize, found: &mut Vec<Document>) {
     let parts = text.documents();
     let several = parts.len() > 1;
     for (position, part) in parts.into_iter().enumerate() {

@@ -58,6 +58,7 @@ use crate::output::{Error, ExitStatus, Output};
 use files::Files;
 use report::Finding;
 pub use report::Findings;
+pub use roles_without_endpoints::profiles_without_endpoints;
 use site::Site;
 use source::Document;
 

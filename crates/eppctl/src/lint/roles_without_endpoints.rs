@@ -15,13 +15,21 @@ pub const RULE: Rule = Rule {
     check: |site| {
         let mut faults = Vec::new();
         for (picker, plan) in site.loaded() {
-            let pool = every_kind(plan);
-            let unmatched = plan.profiles.iter().filter_map(|profile| unmatched(profile, &pool));
+            let unmatched = profiles_without_endpoints(plan).into_iter();
             faults.extend(unmatched.map(|what| Fault::at(&picker.document, what)));
         }
         faults
     },
 };
+
+/// Returns what is wrong with each profile that keeps endpoints by labels that none has.
+pub fn profiles_without_endpoints(plan: &Plan) -> Vec<String> {
+    let pool = every_kind(plan);
+    let profiles = plan.profiles.iter();
+    profiles
+        .filter_map(|profile| unmatched(profile, &pool))
+        .collect()
+}
 
 /// Returns a pool with an endpoint for each set of labels that the discovery gives, and one that is in all
 /// clusters for each of them.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use epp_core::config;
 use epp_core::config::value::duration::parse_duration;
 use epp_core::config::value::Node;
 use serde::Serialize;
@@ -11,6 +12,7 @@ use super::choose::Chosen;
 use super::cluster::Cluster;
 use super::document::Document;
 use super::engine::Engines;
+use super::release::Release;
 use super::sources::{Chart, Setting, Sources};
 use super::target::Target;
 use crate::schema::value;
@@ -66,6 +68,8 @@ pub struct Migration<'c> {
     pub lines: Vec<Line>,
     clusters: &'c Clusters,
     is_of_chart: bool,
+    chart: Option<Chart>,
+    release: Option<Release>,
 }
 
 impl<'c> Migration<'c> {
@@ -76,6 +80,8 @@ impl<'c> Migration<'c> {
             lines: Vec::new(),
             clusters,
             is_of_chart: chosen.is_of_chart,
+            chart: sources.chart,
+            release: sources.release(),
         };
         let own_discovery = migration.document.discovery().map(str::to_owned);
         let mut engines = Engines::default();
@@ -96,6 +102,7 @@ impl<'c> Migration<'c> {
         engines.put(&mut migration);
         migration.put_discovery(own_discovery.is_some());
         migration.failure_mode(sources);
+        migration.bodies();
         migration.unused(chosen);
         migration
     }
@@ -118,17 +125,35 @@ impl<'c> Migration<'c> {
         if settings.any(|one| one.target == Target::Proxy(NAME)) {
             return;
         }
-        let (outcome, what) = match sources.chart {
-            Some(Chart::Router) if self.document.get(PROXY, NAME).is_none() => {
-                self.document.set(PROXY, NAME, json!("FailOpen"));
-                (Outcome::Moved, "the chart's default: envoy-proxy, failureMode: FailOpen")
+        let (mode, what) = match (self.chart, self.release) {
+            (Some(Chart::Router), _) if self.document.get(PROXY, NAME).is_none() => {
+                ("FailOpen", "the chart's default: envoy-proxy, failureMode: FailOpen")
             }
-            Some(Chart::Gie) => (
-                Outcome::ToDo,
-                "the chart's default is FailOpen from v1.4 on and FailClose before, as here: set failureMode of envoy-proxy",
+            (Some(Chart::Gie), _) if self.document.get(PROXY, "requests").is_some() => (
+                "FailClose",
+                "the default of the chart's own proxy: envoy-proxy, failureMode: FailClose",
+            ),
+            (Some(Chart::Gie), Some(release)) if release >= Release(1, 4) => (
+                "FailOpen",
+                "the chart's default from v1.4 on: envoy-proxy, failureMode: FailOpen",
+            ),
+            (Some(Chart::Gie), Some(_)) => (
+                "FailClose",
+                "the chart's default before v1.4: envoy-proxy, failureMode: FailClose",
+            ),
+            (Some(Chart::Gie), None) => (
+                "",
+                "the chart's default is FailOpen from v1.4 on and FailClose before, as here; image.tag names no release: set failureMode of envoy-proxy",
             ),
             // An InferencePool's own default is that of envoy-proxy.
             _ => return,
+        };
+        let outcome = match mode {
+            "" => Outcome::ToDo,
+            mode => {
+                self.document.set(PROXY, NAME, json!(mode));
+                Outcome::Moved
+            }
         };
         self.lines.push(Line {
             setting: NAME.to_owned(),
@@ -137,6 +162,42 @@ impl<'c> Migration<'c> {
             outcome,
             what: what.to_owned(),
         });
+    }
+
+    /// Has bodies read wherever plugins need them, as the Endpoint Picker does, if the document says nothing of it.
+    fn bodies(&mut self) {
+        const NAME: &str = "readBody";
+        let loaded = config::load(&self.document.0.to_string());
+        let reads = loaded.map_or(true, |loaded| loaded.plan.reads_bodies());
+        if !reads || self.document.get(PROXY, NAME).is_some() {
+            return;
+        }
+        self.document.set(PROXY, NAME, json!("always"));
+        self.lines.push(Line {
+            setting: "request bodies".to_owned(),
+            value: String::new(),
+            place: String::new(),
+            outcome: Outcome::Moved,
+            what: "the Endpoint Picker always reads them: envoy-proxy, readBody: always, which requires allow_on_headers_stop_iteration: true beside vm_config".to_owned(),
+        });
+    }
+
+    /// Notes which release the Endpoint Picker is of.
+    fn release(&mut self, setting: &Setting) {
+        let newest = self.chart.map(Release::newest);
+        let (outcome, what) = match (self.release, self.chart) {
+            (None, _) => (Outcome::NotNeeded, "names no release"),
+            (Some(release), _) if Some(release) > newest => (
+                Outcome::ToDo,
+                "newer than every release that this command knows: compare the result with the defaults of its chart",
+            ),
+            (Some(release), Some(Chart::Gie)) if release < Release(1, 0) && self.is_of_chart => (
+                Outcome::ToDo,
+                "the chart's own document was a decision tree, which no later release has: the one of v1.0 is in its place",
+            ),
+            _ => (Outcome::NotNeeded, "the chart's defaults are those of this release"),
+        };
+        self.note(setting, outcome, what);
     }
 
     /// Notes the documents that were found beside the one in force.
@@ -175,6 +236,23 @@ impl<'c> Migration<'c> {
             Target::Source(name) | Target::ChartSource(name) => self.source(name, setting),
             Target::Proxy(name) => self.parameter(PROXY, name, value(&setting.value), setting),
             Target::DefaultEngine => super::engine::put_default(self, setting),
+            Target::OwnProxy if setting.value == Node::Bool(true) => {
+                self.parameter(PROXY, "requests", json!("all"), setting);
+                self.explain(", since this proxy serves nothing else; remove it for a listener with other routes");
+            }
+            Target::OwnProxy => {
+                self.note(setting, NotNeeded, "there is no other proxy here, either")
+            }
+            Target::FailOpen if setting.value == Node::Bool(false) => {
+                self.note(setting, ToDo, "set failureMode: FailClose on envoy-proxy");
+            }
+            Target::FailOpen => self.note(setting, NotNeeded, "failureMode of envoy-proxy decides"),
+            Target::Release => self.release(setting),
+            Target::LeftOut => self.note(
+                setting,
+                NotNeeded,
+                "left out: no value of an Endpoint Picker in any release that this command knows",
+            ),
             Target::Gone(why) => self.note(setting, NotNeeded, why),
             Target::ToDo(_) if is_off(&setting.value) => self.note(setting, NotNeeded, "as here"),
             Target::ToDo(what) => self.note(setting, ToDo, what),
@@ -194,9 +272,7 @@ impl<'c> Migration<'c> {
             "interval" | "stalenessThreshold" => match parse_duration(&text) {
                 Some(given) if given < SHORTEST => {
                     self.parameter(SOURCE, name, json!("50ms"), setting);
-                    if let Some(line) = self.lines.last_mut() {
-                        line.what.push_str(", the shortest that the filter accepts");
-                    }
+                    self.explain(", the shortest that the filter accepts");
                 }
                 Some(_) => self.parameter(SOURCE, name, json!(text), setting),
                 None => self.not_understood(setting, "a duration such as 200ms"),
@@ -217,6 +293,13 @@ impl<'c> Migration<'c> {
         }
     }
 
+    /// Adds words to the last note.
+    fn explain(&mut self, more: &str) {
+        if let Some(line) = self.lines.last_mut() {
+            line.what.push_str(more);
+        }
+    }
+
     fn not_understood(&mut self, setting: &Setting, expected: &str) {
         let what = format!("not carried over: expected {expected}");
         self.note(setting, Outcome::ToDo, what);
@@ -234,10 +317,7 @@ impl<'c> Migration<'c> {
                 if self.document.get(SOURCE, "cluster").is_none() {
                     self.document.set(SOURCE, "cluster", json!(cluster));
                 }
-                if let Some(line) = self.lines.last_mut() {
-                    line.what
-                        .push_str(&format!(", through the cluster {cluster}, one that {must}"));
-                }
+                self.explain(&format!(", through the cluster {cluster}, one that {must}"));
             }
             None => {
                 self.document.set(SOURCE, name, value);

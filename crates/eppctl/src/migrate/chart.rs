@@ -2,6 +2,7 @@
 
 use serde_json::{json, Value};
 
+use super::release::Release;
 use super::sources::Chart;
 
 /// The name under which the charts have their default document.
@@ -15,6 +16,8 @@ pub struct Options {
     pub predicts: bool,
     /// The parsers to declare.
     pub parsers: Vec<String>,
+    /// The Endpoint Picker's release, if it is known.
+    pub release: Option<Release>,
 }
 
 /// Returns a chart's own document of this name.
@@ -31,6 +34,7 @@ pub fn built_in() -> Value {
     let options = Options {
         predicts: false,
         parsers: Vec::new(),
+        release: None,
     };
     default(Chart::Router, &options)
 }
@@ -56,6 +60,14 @@ fn default(chart: Chart, options: &Options) -> Value {
             .map(|name| json!({"pluginRef": name}))
             .to_vec()
         }
+        // The first charts gave no weights.
+        false if chart == Chart::Gie && options.release.is_some_and(|one| one < Release(1, 2)) => [
+            "queue-scorer",
+            "kv-cache-utilization-scorer",
+            "prefix-cache-scorer",
+        ]
+        .map(|name| json!({"pluginRef": name}))
+        .to_vec(),
         false => vec![
             json!({"pluginRef": "queue-scorer", "weight": 2}),
             json!({"pluginRef": "kv-cache-utilization-scorer", "weight": 2}),

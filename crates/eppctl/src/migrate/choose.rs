@@ -1,5 +1,6 @@
 //! Finds the document that an Endpoint Picker has in force.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use epp_core::config;
@@ -144,6 +145,7 @@ fn own(sources: &Sources, name: Option<&str>, found: &[Candidate]) -> Result<Cho
 /// Returns the documents of the files, without copies of one.
 fn candidates(files: &[(String, String)]) -> Result<Vec<Candidate>, String> {
     let mut found: Vec<Candidate> = Vec::new();
+    let mut known = HashSet::new();
     for (file, text) in files {
         // A file without one may have flags: that all of it parses is known from the search for settings.
         for document in documents(text).unwrap_or_default() {
@@ -160,10 +162,7 @@ fn candidates(files: &[(String, String)]) -> Result<Vec<Candidate>, String> {
                 place: document.place,
                 document: value(&node),
             };
-            if found
-                .iter()
-                .all(|known| known.document != candidate.document)
-            {
+            if known.insert(candidate.document.to_string()) {
                 found.push(candidate);
             }
         }
@@ -200,6 +199,7 @@ fn options(sources: &Sources) -> Options {
     Options {
         predicts: predictors.any(|one| one.value == Node::Bool(true)),
         parsers: parsers.filter(|name| !name.is_empty()).collect(),
+        release: sources.release(),
     }
 }
 

@@ -182,8 +182,8 @@ pub fn target(name: &str) -> Target {
     found.map_or(Unknown, |flags| flags.target)
 }
 
-/// Releases before v1.0 wrote `poolName`.
-fn plain(name: &str) -> String {
+/// Returns a flag's name without what differs between spellings: releases before v1.0 wrote `poolName`.
+pub fn plain(name: &str) -> String {
     let letters = name.chars().filter(|sign| !matches!(sign, '-' | '_'));
     letters.flat_map(char::to_lowercase).collect()
 }

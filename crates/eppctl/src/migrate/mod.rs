@@ -7,6 +7,7 @@ mod cluster;
 mod document;
 mod engine;
 mod flags;
+mod release;
 mod sources;
 mod target;
 mod values;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use epp_core::config;
+use epp_core::plugins::Discovery;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -24,6 +26,7 @@ pub use flags::table as flag_table;
 
 use crate::convert::inline_endpoints;
 use crate::input::read_text;
+use crate::lint::profiles_without_endpoints;
 use crate::output::{Error, ExitStatus, Output, Report};
 use apply::{Clusters, Line, Migration, Outcome};
 use choose::{choose, Chosen};
@@ -94,12 +97,10 @@ impl Migrate {
     /// Migrates, prints, and writes the result if asked to.
     pub fn run(self, output: &mut Output) -> Result<ExitStatus, Error> {
         let mut files = Vec::new();
-        let mut sources = Sources::default();
         for file in &self.files {
-            let text = read_text(file)?;
-            sources.read(file, &text).map_err(Error::new)?;
-            files.push((file.clone(), text));
+            files.push((file.clone(), read_text(file)?));
         }
+        let sources = Sources::of(&files).map_err(Error::new)?;
         let mut chosen = choose(&files, &sources, self.document.as_deref()).map_err(Error::new)?;
         let Chosen {
             document, folder, ..
@@ -140,15 +141,14 @@ impl Migrated {
                 let approximations =
                     approximations.map(|one| format!("{}: {}", one.path, one.message));
                 migrated.approximations = approximations.collect();
-                if lacks_labels(&loaded.plan) {
-                    migrated.settings.push(Line {
-                        setting: "labels".to_owned(),
-                        value: String::new(),
-                        place: migrated.source.clone(),
-                        outcome: Outcome::ToDo,
-                        what: NO_LABELS.to_owned(),
-                    });
-                }
+                let missing = missing_labels(&loaded.plan).into_iter();
+                migrated.settings.extend(missing.map(|what| Line {
+                    setting: "labels".to_owned(),
+                    value: String::new(),
+                    place: migrated.source.clone(),
+                    outcome: Outcome::ToDo,
+                    what,
+                }));
             }
             Err(rejected) => {
                 // Its lines are not those of a file.
@@ -248,11 +248,16 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// Returns whether the profiles look for labels that no cluster gives.
-fn lacks_labels(plan: &config::Plan) -> bool {
-    let epp_core::plugins::Discovery::EnvoyCluster(discovery) = &plan.discovery else {
-        return false;
-    };
-    let mut clusters = discovery.clusters.iter();
-    plan.needs.labels && clusters.all(|cluster| cluster.labels.is_empty())
+/// Returns what is to be done about labels that the profiles look for and no endpoint has.
+fn missing_labels(plan: &config::Plan) -> Vec<String> {
+    if let Discovery::EnvoyCluster(discovery) = &plan.discovery {
+        let mut clusters = discovery.clusters.iter();
+        if plan.needs.labels && clusters.all(|cluster| cluster.labels.is_empty()) {
+            return vec![NO_LABELS.to_owned()];
+        }
+    }
+    let profiles = profiles_without_endpoints(plan).into_iter();
+    profiles
+        .map(|profile| format!("{profile}; --cluster NAME,LABEL=VALUE names a cluster with them"))
+        .collect()
 }

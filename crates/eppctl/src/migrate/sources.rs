@@ -3,9 +3,12 @@
 //! Like the search for documents, it knows no kind of object by name: a Deployment, a patch of one, an
 //! LLMInferenceService and a list of any of these are all walked in the same way.
 
+use std::collections::HashSet;
+
 use epp_core::config;
 use epp_core::config::value::{Node, Path};
 
+use super::release::Release;
 use super::target::Target;
 use super::{flags, values};
 use crate::embedded::layer::split_yaml;
@@ -31,11 +34,19 @@ pub struct Setting {
 }
 
 impl Setting {
+    /// Returns what the setting has in common with others of one name: a flag that is known may be spelt in several ways.
+    fn key(&self) -> String {
+        match (self.target, self.name.strip_prefix('-')) {
+            (Target::Unknown, _) | (_, None) => self.name.clone(),
+            (_, Some(flag)) => format!("-{}", flags::plain(flag)),
+        }
+    }
+
     /// Returns the value in one short line; empty if there is none.
     pub fn shown(&self) -> String {
         let text = match (&self.value, self.target) {
             // The document is shown whole, elsewhere.
-            (_, Target::Document) => String::new(),
+            (_, Target::Document | Target::LeftOut) => String::new(),
             (Node::Map(entries), _) => labels(entries),
             (value, _) => value.to_string(),
         };
@@ -79,8 +90,28 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Adds the settings of a file's text. Returns an error if a part of it does not parse: its settings would be lost.
-    pub fn read(&mut self, file: &str, text: &str) -> Result<(), String> {
+    /// Returns the settings of files, given as names and texts; of several with one name the last. Returns an error if a
+    /// part of a file does not parse: its settings would be lost.
+    pub fn of(files: &[(String, String)]) -> Result<Self, String> {
+        let mut sources = Self::default();
+        for (file, text) in files {
+            sources.read(file, text)?;
+        }
+        let mut known = HashSet::new();
+        sources.settings.reverse();
+        sources.settings.retain(|one| known.insert(one.key()));
+        sources.settings.reverse();
+        Ok(sources)
+    }
+
+    /// Returns the release that the tag of the Endpoint Picker's image names.
+    pub fn release(&self) -> Option<Release> {
+        let mut settings = self.settings.iter();
+        let tag = settings.find(|one| one.target == Target::Release)?;
+        Release::of_tag(&tag.value.to_string())
+    }
+
+    fn read(&mut self, file: &str, text: &str) -> Result<(), String> {
         for (above, part) in split_yaml(text) {
             let node = config::parse(&part).map_err(|rejected| {
                 let what = match part.contains("{{") {
@@ -145,8 +176,6 @@ impl Sources {
     }
 
     fn add(&mut self, name: String, value: Node, path: &Path, file: &str, target: Target) {
-        let same = |one: &Setting| one.name.trim_start_matches('-') == name.trim_start_matches('-');
-        self.settings.retain(|one| !same(one));
         self.settings.push(Setting {
             name,
             value,
@@ -168,7 +197,6 @@ impl Sources {
                 continue;
             }
             match (values::target(&name), value) {
-                ((None, false), _) if above.is_empty() => {}
                 (_, Node::Null) => {}
                 ((_, true), Node::Map(entries)) => {
                     self.chart_values(entries, &name, &below, file);
@@ -176,7 +204,11 @@ impl Sources {
                 (_, Node::List(entries)) if entries.is_empty() => {}
                 (_, Node::Map(entries)) if entries.is_empty() => {}
                 ((target, _), value) => {
-                    let target = target.unwrap_or(Target::Unknown);
+                    let unknown = match above {
+                        "" => Target::LeftOut,
+                        _ => Target::Unknown,
+                    };
+                    let target = target.unwrap_or(unknown);
                     self.add(name, value.clone(), &below, file, target);
                 }
             }

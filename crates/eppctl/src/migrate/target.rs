@@ -23,6 +23,12 @@ pub enum Target {
     DefaultEngine,
     /// A parameter of `envoy-proxy`.
     Proxy(&'static str),
+    /// Whether the Endpoint Picker has a proxy of its own, with one route.
+    OwnProxy,
+    /// Whether that proxy lets requests pass if the Endpoint Picker does not answer.
+    FailOpen,
+    /// The tag of the Endpoint Picker's image, which names its release.
+    Release,
     /// The chart's own document uses a latency predictor.
     ChartPredictor,
     /// The parsers of the chart's own document.
@@ -33,4 +39,6 @@ pub enum Target {
     ToDo(&'static str),
     /// Not a setting of any release.
     Unknown,
+    /// A value outside the sections of the Endpoint Picker.
+    LeftOut,
 }

@@ -10,6 +10,8 @@ const PROXY: &str = "the proxy is the Envoy that the filter runs in";
 const GATEWAY: &str = "the gateway and its routes are configured as before";
 const MONITORING: &str = "Prometheus scrapes Envoy; docs/operations.md has a dashboard and alerts";
 const TRACING: &str = "Envoy traces requests";
+const POOL: &str = "the pool is the Envoy cluster";
+const SERVERS: &str = "the model servers stay as they are";
 const PREDICTOR: &str = "there is no latency predictor here";
 const OBJECTIVES: Target = ToDo(
     "objectives have no effect here: requests have no priorities, and are never queued or shed",
@@ -40,6 +42,16 @@ pub const VALUES: &[(&str, Target)] = &[
         ChartPredictor,
     ),
     ("inferenceExtension.latencyPredictor", Gone(PREDICTOR)),
+    // Of v0.5, which has flags of these.
+    (
+        "inferenceExtension.modelServerMetricsScheme",
+        Source("scheme"),
+    ),
+    ("inferenceExtension.modelServerMetricsPath", Source("path")),
+    (
+        "inferenceExtension.modelServerMetricsHttpsInsecureSkipVerify",
+        TLS,
+    ),
     (
         "inferenceExtension.endpointsServer.endpointSelector",
         Selector,
@@ -53,35 +65,38 @@ pub const VALUES: &[(&str, Target)] = &[
         "inferenceExtension.endpointsServer.modelServerProtocol",
         GRPC,
     ),
-    ("inferenceExtension.endpointsServer", Gone(PROCESS)),
+    (
+        "inferenceExtension.endpointsServer.createInferencePool",
+        Gone(PROCESS),
+    ),
+    ("inferenceExtension.sidecar.enabled", OwnProxy),
     ("inferenceExtension.sidecar", Gone(PROXY)),
     ("inferenceExtension.monitoring", Gone(MONITORING)),
     ("inferenceExtension.tracing", Gone(TRACING)),
-    ("inferenceExtension", Gone(PROCESS)),
+    ("inferenceExtension.image.tag", Release),
+    ("inferencePool.apiVersion", Gone(POOL)),
     ("inferencePool.targetPorts", Ports),
     ("inferencePool.targetPortNumber", Ports),
     ("inferencePool.modelServers.matchLabels", Selector),
     ("inferencePool.modelServerType", DefaultEngine),
     ("inferencePool.modelServerProtocol", GRPC),
     ("inferencePool.parser", ChartParsers),
-    ("inferencePool", Gone("the pool is the Envoy cluster")),
     // llm-d-router.
+    ("router.epp.image.tag", Release),
     ("router.epp.pluginsConfigFile", DocumentName),
     ("router.epp.pluginsCustomConfig", Document),
     ("router.epp.parsers", ChartParsers),
     ("router.epp.metricsDataSource.scheme", ChartSource("scheme")),
     ("router.epp.metricsDataSource.path", ChartSource("path")),
     ("router.epp.metricsDataSource.insecureSkipVerify", TLS),
-    ("router.epp", Gone(PROCESS)),
+    ("router.metricsPort", Gone(PROCESS)),
     ("router.modelServers.type", DefaultEngine),
     ("router.modelServers.protocol", GRPC),
     ("router.modelServers.targetPorts", Ports),
+    ("router.modelServers.targetPortNumber", Ports),
     ("router.modelServers.matchLabels", Selector),
     ("router.inferencePool.failureMode", Proxy("failureMode")),
-    (
-        "router.inferencePool",
-        Gone("the pool is the Envoy cluster"),
-    ),
+    ("router.inferencePool.create", Gone(POOL)),
     ("router.inferenceObjectives", OBJECTIVES),
     ("router.latencyPredictor.enabled", ChartPredictor),
     ("router.latencyPredictor", Gone(PREDICTOR)),
@@ -89,6 +104,8 @@ pub const VALUES: &[(&str, Target)] = &[
         "router.tokenizer",
         Gone("no tokenizer is asked: tokens are estimated from the bytes of the prompt"),
     ),
+    ("router.proxy.enabled", OwnProxy),
+    ("router.proxy.failOpen", FailOpen),
     ("router.proxy", Gone(PROXY)),
     ("router.monitoring", Gone(MONITORING)),
     ("router.tracing", Gone(TRACING)),
@@ -98,33 +115,60 @@ pub const VALUES: &[(&str, Target)] = &[
     ("routing.epp.pluginsConfigFile", DocumentName),
     ("routing.epp.defaultConfig", Document),
     ("routing.epp.pluginsCustomConfig", Document),
-    ("routing.epp", Gone(PROCESS)),
     ("routing.servicePort", Ports),
     (
         "routing.proxy",
         Gone("the routing sidecar stays beside the decode pods"),
     ),
-    (
-        "routing.inferencePool",
-        Gone("the pool is the Envoy cluster"),
-    ),
-    (
-        "routing.inferenceModel",
-        Gone("the pool is the Envoy cluster"),
-    ),
+    ("routing.inferencePool", Gone(POOL)),
+    ("routing.inferenceModel", Gone(POOL)),
     ("routing.httpRoute", Gone(GATEWAY)),
     ("routing.parentRefs", Gone(GATEWAY)),
     ("routing.modelName", Gone("the model is read from the body")),
     ("modelArtifacts.labels", Selector),
+    ("modelArtifacts", Gone(SERVERS)),
+    ("decode", Gone(SERVERS)),
+    ("prefill", Gone(SERVERS)),
     // Beside them.
     ("inferenceObjectives", OBJECTIVES),
     ("provider", Gone(GATEWAY)),
     ("gke", Gone(GATEWAY)),
+    ("istio", Gone(GATEWAY)),
+    ("inferenceGateway", Gone(GATEWAY)),
     ("httpRoute", Gone(GATEWAY)),
     ("experimentalHttpRoute", Gone(GATEWAY)),
 ];
 
 const TLS: Target = Gone("TLS to the model servers is set on the Envoy cluster");
+
+/// The sections of the Endpoint Picker's process, and what they have in any release.
+const SECTIONS: [&str; 3] = ["inferenceExtension", "router.epp", "routing.epp"];
+const OF_PROCESS: [&str; 24] = [
+    "affinity",
+    "apiVersion",
+    "create",
+    "debugLevel",
+    "disableLivenessProbe",
+    "disableReadinessProbe",
+    "enableLeaderElection",
+    "enablePprof",
+    "env",
+    "extProcPort",
+    "extraContainerPorts",
+    "extraServicePorts",
+    "grpcHealthPort",
+    "image",
+    "logVerbosity",
+    "metricsPort",
+    "podAnnotations",
+    "replicas",
+    "resources",
+    "service",
+    "serviceAccount",
+    "tolerations",
+    "volumeMounts",
+    "volumes",
+];
 
 /// Lists and mappings of flags.
 pub const FLAGS: [&str; 2] = ["inferenceExtension.flags", "router.epp.flags"];
@@ -138,6 +182,15 @@ pub const TELLING: [(&[&str], Chart); 5] = [
     (&["routing", "epp"], Chart::ModelService),
 ];
 
+/// Returns the place of a value of the Endpoint Picker's process.
+fn of_process(path: &str) -> Option<Target> {
+    let mut below = SECTIONS
+        .iter()
+        .filter_map(|section| path.strip_prefix(section)?.strip_prefix('.'));
+    let name = below.next()?.split('.').next()?;
+    OF_PROCESS.contains(&name).then_some(Gone(PROCESS))
+}
+
 /// Returns the place of a value, and whether some values below it have places of their own.
 pub fn target(path: &str) -> (Option<Target>, bool) {
     let mut found: Option<(usize, Target)> = None;
@@ -148,10 +201,10 @@ pub fn target(path: &str) -> (Option<Target>, bool) {
         }
         more |= known.len() > path.len() && is_below(known, path);
     }
-    more |= FLAGS
-        .iter()
-        .any(|flags| flags.len() > path.len() && is_below(flags, path));
-    (found.map(|(_, target)| target), more)
+    let others = FLAGS.iter().chain(&SECTIONS);
+    more |= others.copied().any(|one| is_below(one, path));
+    let found = found.map(|(_, target)| target);
+    (found.or_else(|| of_process(path)), more)
 }
 
 /// Returns whether a path is another one, or below it.
@@ -170,8 +223,12 @@ mod tests {
             target("router.epp.metricsDataSource.path"),
             (Some(ChartSource("path")), false)
         );
-        assert_eq!(target("router.epp"), (Some(Gone(PROCESS)), true));
-        assert_eq!(target("router.epp.image.tag"), (Some(Gone(PROCESS)), false));
+        assert_eq!(target("router.epp"), (None, true));
+        assert_eq!(target("router.epp.image"), (Some(Gone(PROCESS)), true));
+        assert_eq!(target("router.epp.image.tag"), (Some(Release), false));
+        let registry = target("router.epp.image.registry");
+        assert_eq!(registry, (Some(Gone(PROCESS)), false));
+        assert_eq!(target("router.epp.pluginConfigFile"), (None, false));
         assert_eq!(target("routing"), (None, true));
         assert_eq!(target("router.eppx"), (None, false));
     }
