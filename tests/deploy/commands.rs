@@ -1,8 +1,9 @@
 //! Commands in docs/ and in the documents at the top: each block says whether it is tested, and those
 //! that are, are run.
 //!
-//! On the line behind a block: `<!-- tested -->`, `<!-- tested: what it prints -->` or
-//! `<!-- not run: why -->`. A document that the text says to save as a file is saved for the commands.
+//! On the line behind a block: `<!-- tested -->`, `<!-- tested: what it prints -->`, `<!-- tested, exits with 1: what it
+//! prints -->` or `<!-- not run: why -->`. A document that the text says to save as a file is saved for the commands, and
+//! what they write with `>` is written beside it.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,7 +16,8 @@ use crate::envoy::{self, top};
 /// The mark behind a block, which says how it is tested.
 #[derive(Debug, PartialEq)]
 enum Mark {
-    Tested(String),
+    /// The exit status, and what it prints.
+    Tested(i32, String),
     NotRun,
     None,
 }
@@ -49,7 +51,9 @@ fn read(text: &str) -> Document {
                 let said = line
                     .trim_start_matches("<!-- tested")
                     .trim_end_matches("-->");
-                Mark::Tested(said.trim_start_matches(':').trim().to_owned())
+                let failing = said.strip_prefix(", exits with 1");
+                let words = failing.unwrap_or(said).trim_start_matches(':').trim();
+                Mark::Tested(failing.map_or(0, |_| 1), words.to_owned())
             }
             _ => Mark::None,
         };
@@ -60,6 +64,16 @@ fn read(text: &str) -> Document {
         }
     }
     document
+}
+
+/// Returns the files that a command writes, beside those that it reads.
+fn written(command: &str) -> Vec<String> {
+    let names = command.split_whitespace();
+    let names = names.filter_map(|word| {
+        word.strip_prefix('>')
+            .filter(|name| !name.is_empty() && !name.contains('/'))
+    });
+    names.map(str::to_owned).collect()
 }
 
 fn documents() -> Vec<PathBuf> {
@@ -85,13 +99,14 @@ fn the_commands_in_the_docs_have_the_stated_results() {
         }
         for (command, mark) in document.commands {
             assert_ne!(mark, Mark::None, "{}: is it run? {command}", file.display());
-            let Mark::Tested(expected) = mark else {
+            let Mark::Tested(status, expected) = mark else {
                 continue;
             };
             let mut command = command;
-            for (name, _) in &document.saved {
+            let saved = document.saved.iter().map(|(name, _)| name.clone());
+            for name in saved.chain(written(&command)) {
                 let place = folder.path().join(name);
-                command = command.replace(name, &place.to_string_lossy());
+                command = command.replace(&name, &place.to_string_lossy());
             }
             let output = Command::new("bash")
                 .args(["-euo", "pipefail", "-c", &command])
@@ -100,8 +115,9 @@ fn the_commands_in_the_docs_have_the_stated_results() {
                 .output()
                 .unwrap();
             let said = String::from_utf8_lossy(&output.stdout);
-            assert!(
-                output.status.success(),
+            assert_eq!(
+                output.status.code(),
+                Some(status),
                 "{command}: {said}{}",
                 String::from_utf8_lossy(&output.stderr)
             );
