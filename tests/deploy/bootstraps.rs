@@ -49,7 +49,8 @@ impl Running {
         Self::of(Stage::set(template))
     }
 
-    fn of(stage: Stage) -> Self {
+    /// Starts Envoy with what is in place.
+    pub fn of(stage: Stage) -> Self {
         let envoy = envoy::start(&stage.folder, "envoy", &stage.text());
         let (mut llm, mut metrics) = (0, admin_port(&stage.config));
         for listener in sequence(&stage.config["static_resources"]["listeners"]) {

@@ -105,7 +105,7 @@ fn the_commands_in_the_docs_have_the_stated_results() {
             let mut command = command;
             let saved = document.saved.iter().map(|(name, _)| name.clone());
             for name in saved.chain(written(&command)) {
-                let place = folder.path().join(name);
+                let place = folder.path().join(&name);
                 command = command.replace(&name, &place.to_string_lossy());
             }
             let output = Command::new("bash")

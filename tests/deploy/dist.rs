@@ -132,3 +132,33 @@ fn a_build_with_changes_is_no_release() {
     // The stamp has twelve digits of the commit, which is not enough to fetch it.
     assert!(said.contains("not a release"), "{said}");
 }
+
+/// Everything else about a crafted set is right: its sums and its statement are of the files as they are.
+#[test]
+fn each_crafted_set_is_refused_for_what_is_wrong_with_it() {
+    let parent = envoy::folder();
+    let original = parent.path().join("original");
+    package(&original);
+    let craft = |arguments: &[&str]| {
+        let mut command = Command::new("python3");
+        command.arg(top().join("tests/deploy/crafted.py"));
+        let output = command.args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        output.stdout
+    };
+    let cases: BTreeMap<String, String> = serde_json::from_slice(&craft(&[])).unwrap();
+    assert!(cases.len() > 20, "{cases:?}");
+    for (number, (case, words)) in cases.iter().enumerate() {
+        let folder = parent.path().join(number.to_string());
+        fs::create_dir(&folder).unwrap();
+        for (name, bytes) in files(&original) {
+            fs::write(folder.join(name), bytes).unwrap();
+        }
+        craft(&[folder.to_str().unwrap(), case]);
+        match (words.as_str(), verify(&folder)) {
+            ("", found) => assert!(found.is_ok(), "{case}: {found:?}"),
+            (words, Err(said)) if said.contains(words) => {}
+            (words, found) => panic!("{case}: expected {words:?}, found {found:?}"),
+        }
+    }
+}

@@ -13,6 +13,7 @@
 mod bootstraps;
 mod commands;
 mod dist;
+mod endpoint_picker;
 mod envoy;
 mod image;
 mod istio;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
@@ -12,7 +13,9 @@ use envoy_harness::{path_of, wait_until};
 use serde_yaml::Value;
 
 use crate::bootstraps::{production, Running};
-use crate::stage::read;
+use crate::endpoint_picker::EndpointPicker;
+use crate::envoy;
+use crate::stage::{read, Stage};
 
 const OWN_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// As long as the own one, in whose place it is written.
@@ -84,38 +87,65 @@ fn keep_asking(running: &Running, over: &AtomicBool, served: &AtomicUsize) -> Ve
     failed
 }
 
-#[test]
-fn a_module_is_upgraded_and_rolled_back_under_traffic_without_a_failed_request() {
-    let running = Running::start(&production("ecds.yaml"));
-    wait_until("metrics are fresh", || {
-        running.counted("epp_wasm_endpoint_freshness", &[]) == 6
-    });
-    let module = path_of("EPP_WASM").to_string_lossy().into_owned();
-    let next = next_version(&running);
+/// Sends one request after another, each of which must succeed, while `change` runs; what that gets waits until more have
+/// been served.
+fn under_traffic(running: &Running, change: impl FnOnce(&dyn Fn())) {
     let (over, served) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let picks = || running.counted("llm_d_epp_scheduler_attempts_total", &[]);
-    // Requests are decided and served.
     let more = || {
-        let (before, picked) = (served.load(Ordering::Relaxed), picks());
+        let before = served.load(Ordering::Relaxed);
         wait_until("requests are served", || {
             served.load(Ordering::Relaxed) > before + 20
         });
-        wait_until("they are decided", || picks() > picked + 20);
     };
     thread::scope(|scope| {
-        let traffic = scope.spawn(|| keep_asking(&running, &over, &served));
+        let traffic = scope.spawn(|| keep_asking(running, &over, &served));
+        let changed = catch_unwind(AssertUnwindSafe(|| change(&more)));
+        over.store(true, Ordering::Relaxed);
+        let failed = traffic.join().unwrap();
+        assert!(failed.is_empty(), "{failed:?}");
+        changed.unwrap_or_else(|panic| resume_unwind(panic));
+    });
+}
+
+fn picks(running: &Running) -> u64 {
+    running.counted("llm_d_epp_scheduler_attempts_total", &[])
+}
+
+/// Waits until requests are decided by the filter.
+fn decides(running: &Running) {
+    let before = picks(running);
+    wait_until("requests are decided", || picks(running) > before + 20);
+}
+
+fn is_fresh(running: &Running) {
+    wait_until("metrics are fresh", || {
+        running.counted("epp_wasm_endpoint_freshness", &[]) == 6
+    });
+}
+
+#[test]
+fn a_module_is_upgraded_and_rolled_back_under_traffic_without_a_failed_request() {
+    let running = Running::start(&production("ecds.yaml"));
+    is_fresh(&running);
+    let module = path_of("EPP_WASM").to_string_lossy().into_owned();
+    let next = next_version(&running);
+    under_traffic(&running, |more| {
+        let served = || {
+            more();
+            decides(&running);
+        };
         let reloads = updates(&running, "config_reload");
         // Far more blocks than those of all other requests.
         let long = "A prompt of many blocks, which are known. ".repeat(300);
         assert_eq!(running.ask("*", &long).status, 200);
         let is_known = || running.counted("llm_d_epp_prefix_indexer_size", &[]) > 20;
         wait_until("the prompt is known", is_known);
-        more();
+        served();
         deploy(&running, &next, str::to_owned);
         wait_until("the next version is in force", || {
             updates(&running, "config_reload") > reloads
         });
-        more();
+        served();
         wait_until("the index survives", is_known);
         // Dashboards and alerts count builds by these series.
         let only = |version: &str| BTreeSet::from([version.to_owned()]);
@@ -129,7 +159,7 @@ fn a_module_is_upgraded_and_rolled_back_under_traffic_without_a_failed_request()
         wait_until("it is rejected", || {
             updates(&running, "update_rejected") == 1
         });
-        more();
+        served();
         assert_eq!(versions(&running), only(NEXT_VERSION));
         deploy(&running, &module, |document| {
             document.replace("queue-socrer", "queue-scorer")
@@ -137,12 +167,64 @@ fn a_module_is_upgraded_and_rolled_back_under_traffic_without_a_failed_request()
         wait_until("the first version is back", || {
             updates(&running, "config_reload") > reloads + 1
         });
-        more();
+        served();
         wait_until("the next version is no longer exported", || {
             versions(&running) == only(OWN_VERSION)
         });
-        over.store(true, Ordering::Relaxed);
-        let failed = traffic.join().unwrap();
-        assert!(failed.is_empty(), "{failed:?}");
+    });
+}
+
+/// The template with the cluster of an Endpoint Picker that picks the first endpoint.
+fn with_endpoint_picker() -> (Stage, EndpointPicker) {
+    let parent = envoy::folder();
+    let text = fs::read_to_string(production("ecds.yaml")).unwrap();
+    let (before, cluster) = text.split_once("  # - name: endpoint-picker\n").unwrap();
+    let (cluster, after) = cluster.split_once("\n\n").unwrap();
+    let cluster = cluster.replace("\n  # ", "\n  ").replacen("  # ", "  ", 1);
+    let template = parent.path().join("ecds.yaml");
+    let text = format!("{before}  - name: endpoint-picker\n{cluster}\n\n{after}");
+    fs::write(&template, text).unwrap();
+    let beside = parent.path().join("ecds");
+    fs::create_dir(&beside).unwrap();
+    fs::copy(production(FILTER), beside.join("epp.yaml")).unwrap();
+    let mut stage = Stage::set(&template);
+    let endpoint_picker = EndpointPicker::start(stage.sim.addresses()[0]);
+    let clusters = stage.config["static_resources"]["clusters"].as_sequence_mut();
+    let own = clusters.unwrap().last_mut().unwrap();
+    assert_eq!(own["name"], "endpoint-picker");
+    let endpoints = &mut own["load_assignment"]["endpoints"][0]["lb_endpoints"];
+    endpoints[0]["endpoint"]["address"]["socket_address"]["port_value"] =
+        endpoint_picker.address.port().into();
+    (stage, endpoint_picker)
+}
+
+#[test]
+fn an_endpoint_picker_takes_over_and_hands_back_under_traffic_without_a_failed_request() {
+    let (stage, endpoint_picker) = with_endpoint_picker();
+    let running = Running::of(stage);
+    is_fresh(&running);
+    let former = read(&running.stage.folder.path().join(FILTER));
+    let reloads = updates(&running, "config_reload");
+    under_traffic(&running, |more| {
+        decides(&running);
+        running
+            .stage
+            .write(FILTER, &read(&production("ecds/ext_proc.yaml")));
+        wait_until("the Endpoint Picker is in force", || {
+            updates(&running, "config_reload") > reloads
+        });
+        more();
+        let (asked, picked) = (endpoint_picker.asked(), picks(&running));
+        more();
+        assert!(endpoint_picker.asked() >= asked + 20);
+        assert_eq!(picks(&running), picked);
+        running.stage.write(FILTER, &former);
+        wait_until("the filter is in force again", || {
+            updates(&running, "config_reload") > reloads + 1
+        });
+        decides(&running);
+        let asked = endpoint_picker.asked();
+        more();
+        assert_eq!(endpoint_picker.asked(), asked);
     });
 }
