@@ -84,6 +84,24 @@ fn a_folder_is_its_files_and_those_below() {
 }
 
 #[test]
+fn what_cannot_be_linted_is_named_with_what_can() {
+    let folder = folder("unrelated", &[("a.yaml", "kind: Service\n")]);
+    for (given, words) in [
+        (
+            folder.to_str().unwrap(),
+            "unrelated/a.yaml: nothing that lint reads",
+        ),
+        ("http://127.0.0.1:1", "use --envoy http://127.0.0.1:1"),
+        ("unix:/nowhere", "use --envoy unix:/nowhere"),
+    ] {
+        let output = eppctl(&["lint", given], "");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{given}");
+        assert!(error.contains(words), "{given}: {error}");
+    }
+}
+
+#[test]
 fn a_summary_has_numbers_only() {
     let output = eppctl(&["lint", "--summary", "-"], PLAIN);
     assert_eq!(output.status.code(), Some(1));

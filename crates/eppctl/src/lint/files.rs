@@ -39,6 +39,11 @@ impl Files {
     pub fn read(given: &[String]) -> Result<Self, Error> {
         let mut files = Self::default();
         for name in given {
+            if name.contains("://") || name.starts_with("unix:") {
+                return Err(Error::new(format!(
+                    "{name}: expected a file or a folder; for a running Envoy use --envoy {name}"
+                )));
+            }
             match Path::new(name).is_dir() {
                 true => files.add_folder(name)?,
                 false => files.add(name, &read_text(name)?)?,

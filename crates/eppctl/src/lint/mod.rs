@@ -229,6 +229,8 @@ pub fn findings_in_dump(name: &str, dump: &str) -> Result<Findings, Error> {
 /// Returns all findings, in the order of the files.
 fn findings_in(files: Files) -> Result<Findings, Error> {
     let recognised = files.documents.iter().any(Document::is_recognised);
+    let left_out = files.left_out.iter().map(|one| one.file.clone());
+    let all: Vec<String> = files.names.iter().cloned().chain(left_out).collect();
     let mut findings = Findings {
         files: files.names.len(),
         left_out: files.left_out,
@@ -242,7 +244,7 @@ fn findings_in(files: Files) -> Result<Findings, Error> {
         return Err(Error::new(format!(
             "{}: nothing that lint reads: expected the configuration of Envoy, or objects of Istio, Envoy \
              Gateway, Gateway API or Higress",
-            files.names.join(", ")
+            all.join(", ")
         )));
     }
     let place = |finding: &Finding| {
