@@ -7,6 +7,8 @@ use criterion::{Criterion, Throughput};
 use epp_core::endpoints::partial_page::PageReader;
 use epp_core::endpoints::scan::Extraction;
 use epp_core::endpoints::store::{EndpointStore, Member};
+use epp_core::flow::Saturation;
+use epp_core::plugins::saturation::utilization_detector::UtilizationDetector;
 use epp_core::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
 use epp_core::prefix::digest::{BlockHasher, BlockSpec};
 use epp_core::prefix::index::Index;
@@ -131,6 +133,8 @@ fn schedule(criterion: &mut Criterion, endpoints: usize) {
     };
     let cycle = Cycle::new(&pool, request);
     let mut group = criterion.benchmark_group(format!("{endpoints} endpoints"));
+    let detector = UtilizationDetector::new(5.0, 0.8);
+    measure(&mut group, "saturation", || Saturation::of(&detector, &pool));
     measure(&mut group, "scheduling cycle", || {
         let decision = plan.scheduler.schedule(&cycle, 2, &mut scratch, None);
         decision.ok().map(|decision| decision.primary)

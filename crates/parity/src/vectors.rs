@@ -3,6 +3,7 @@
 //! reason why the others are not.
 
 mod decide;
+mod saturation;
 mod setting;
 
 use std::path::Path;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
 
 use self::decide::Decide;
+use self::saturation::Saturation;
 use self::setting::Setting;
 use crate::replay::{Made, Replay};
 use crate::scenario::{names, Expected, Exported, Scenario, Sent, Served};
@@ -54,6 +56,7 @@ enum Check {
     Load(Load),
     Score(Score),
     Decide(Box<Decide>),
+    Saturation(Saturation),
     Pick(Pick),
     Prefix(Vec<Prompted>, Value),
     Page(Page),
@@ -156,6 +159,7 @@ impl Check {
             Self::Load(load) => load.run(),
             Self::Score(score) => score.run(),
             Self::Decide(decide) => decide.run(),
+            Self::Saturation(saturation) => saturation.run(),
             Self::Pick(pick) => pick.run(),
             Self::Prefix(requests, config) => prefix(requests, config),
             Self::Page(page) => page.run(),

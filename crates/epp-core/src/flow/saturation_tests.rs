@@ -76,30 +76,6 @@ fn check(kind: &str, parameters: &str, vectors: &[(&[At], f64)]) {
 }
 
 #[test]
-fn utilization_has_the_saturation_of_the_reference_vectors() {
-    let parameters = "{queueDepthThreshold: 5, kvCacheUtilThreshold: 0.9}";
-    check(
-        "utilization-detector",
-        parameters,
-        &[
-            (&[], 1.0),
-            (&[load(2.0, 0.5)], 0.5 / 0.9),
-            (&[stale()], 1.0),
-            (&[load(10.0, 0.1)], 2.0),
-            (&[load(1.0, 0.95)], 0.95 / 0.9),
-            (&[load(1.0, 0.1), load(0.0, 0.2)], (0.2 + 0.2 / 0.9) / 2.0),
-            (&[load(1.0, 0.1), stale()], 0.6),
-            (&[load(1.0, 0.1), load(15.0, 0.2)], 1.6),
-            (
-                &[stale(), load(20.0, 0.2), load(1.0, 0.99)],
-                (1.0 + 4.0 + 1.1) / 3.0,
-            ),
-            (&[load(5.0, 0.1)], 1.0),
-        ],
-    );
-}
-
-#[test]
 fn an_endpoint_that_was_never_scraped_counts_as_full() {
     let mut pool = of(&[load(0.0, 0.0), load(0.0, 0.0)]);
     pool.get_mut(Slot(1)).unwrap().freshness = Freshness::Unknown;

@@ -28,6 +28,8 @@ pub struct Setting {
     in_flight: Vec<(u32, u64)>,
     /// The tokens of the prompt.
     prompt: f64,
+    /// The numbers of endpoints whose metrics are old.
+    stale: Vec<usize>,
     /// Whether the prompt holds images or other media.
     media: bool,
 }
@@ -72,7 +74,10 @@ impl Setting {
                 name: format!("default/p{number}"),
                 address: format!("10.0.0.{number}:8000").into(),
                 health: Health::Healthy,
-                freshness: Freshness::Fresh,
+                freshness: match self.stale.contains(&number) {
+                    true => Freshness::Stale,
+                    false => Freshness::Fresh,
+                },
                 labels: labels.into_iter().collect(),
                 metrics: self.endpoints.get(number).map(metrics).unwrap_or_default(),
                 ..Endpoint::default()
