@@ -134,7 +134,9 @@ fn schedule(criterion: &mut Criterion, endpoints: usize) {
     let cycle = Cycle::new(&pool, request);
     let mut group = criterion.benchmark_group(format!("{endpoints} endpoints"));
     let detector = UtilizationDetector::new(5.0, 0.8);
-    measure(&mut group, "saturation", || Saturation::of(&detector, &pool));
+    measure(&mut group, "saturation", || {
+        Saturation::of(&detector, &pool)
+    });
     measure(&mut group, "scheduling cycle", || {
         let decision = plan.scheduler.schedule(&cycle, 2, &mut scratch, None);
         decision.ok().map(|decision| decision.primary)

@@ -83,6 +83,8 @@ pub struct Document {
     pub flow_control: bool,
     /// `flowControl`, with its defaults.
     pub flow: FlowSection,
+    /// `requestHandler.propagatePriority`.
+    pub propagates_priority: bool,
     /// `flowControl.saturationDetector`, or a former place of it.
     pub detector: DetectorSection,
     /// `requestHandler.parsers[].pluginRef`, or a former place of it.
@@ -122,7 +124,9 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
     let profiles = read_profiles(&mut fields);
     let (flow, detector) = super::sections::read_flow_control(&mut fields, gates, dialect);
     let mut parsers = Vec::new();
-    let detector = super::sections::read_others(&mut fields, version, detector, &mut parsers);
+    let propagates_priority = super::sections::read_request_handler(&mut fields, &mut parsers);
+    let detector =
+        super::sections::read_former_places(&mut fields, version, detector, &mut parsers);
     let (discovery, sources) = super::sections::read_data_layer(&mut fields, version);
     fields.finish();
     Some(Document {
@@ -135,6 +139,7 @@ pub fn read(node: &Node, problems: &mut Problems) -> Option<Document> {
         flow_control: gates.flow_control,
         flow,
         detector,
+        propagates_priority,
         parsers,
     })
 }

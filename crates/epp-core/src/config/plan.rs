@@ -194,7 +194,8 @@ impl Plan {
 
     /// Returns whether this plan has bodies of requests read.
     pub fn reads_bodies(&self) -> bool {
-        let needs = self.needs.model || self.needs.prompt || !self.rewrite.is_empty();
+        let rewrites = !self.rewrite.is_empty() || self.admission.propagates;
+        let needs = self.needs.model || self.needs.prompt || rewrites;
         needs && self.settings.read_body != ReadBody::Never
     }
 

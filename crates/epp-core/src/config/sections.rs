@@ -124,8 +124,31 @@ pub fn read_flow_control(
     read
 }
 
-/// Reads `requestHandler`, and the former places of parts of it and of `flowControl`.
-pub fn read_others(
+/// Reads `requestHandler`. Returns whether it has priorities written into bodies.
+pub fn read_request_handler(fields: &mut Fields<'_>, parsers: &mut Vec<Named>) -> bool {
+    let Some(mut handler) = fields.section("requestHandler") else {
+        return false;
+    };
+    for (parser, path) in handler.list("parsers") {
+        let mut parser = Fields::new(Some(parser), path, handler.problems());
+        parsers.extend(read_named(&mut parser));
+        parser.finish();
+    }
+    let propagates = handler.boolean("propagatePriority", false);
+    if propagates {
+        handler.approximated("propagatePriority", PROPAGATION);
+    }
+    handler.finish();
+    propagates
+}
+
+/// How priorities are written into bodies.
+const PROPAGATION: &str =
+    "a priority other than 0 is written behind the model of a body that is read, and a priority that its client has \
+     written further back counts instead";
+
+/// Reads the former places of parts of `requestHandler` and `flowControl`.
+pub fn read_former_places(
     fields: &mut Fields<'_>,
     version: Version,
     detector: Option<Named>,
@@ -135,18 +158,6 @@ pub fn read_others(
         named: detector,
         thresholds: None,
     };
-    if let Some(mut handler) = fields.section("requestHandler") {
-        for (parser, path) in handler.list("parsers") {
-            let mut parser = Fields::new(Some(parser), path, handler.problems());
-            parsers.extend(read_named(&mut parser));
-            parser.finish();
-        }
-        handler.no_effect(
-            "propagatePriority",
-            "requests have no priority in the proxy",
-        );
-        handler.finish();
-    }
     if version == Version::LlmDV1 {
         fields.unsupported(
             "saturationDetector",

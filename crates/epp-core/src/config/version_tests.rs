@@ -62,7 +62,7 @@ fn the_shape_of_flow_control_is_checked() {
     let band = "maxBytes: 5Gi, maxRequests: 10, defaultRequestTTL: 9000s, fairnessPolicyRef: f, orderingPolicyRef: o";
     warned(
         &llm_d_v1(&format!("flowControl: {{maxBytes: 0, maxRequests: 9, defaultRequestTTL: 0s, noEndpointRequestTTL: 1m, defaultPriorityBand: {{{band}}}, defaultNegativePriorityBand: {{}}, priorityBands: [{{priority: -5, {band}}}], usageLimitPolicyPluginRef: u, saturationDetector: {{pluginRef: utilization-detector}}, enableEviction: true}}\nrequestHandler: {{propagatePriority: true}}\n")),
-        &[&["flowControl", "feature gate flowControl is off"], &["propagatePriority", "no priority"]],
+        &[&["flowControl", "feature gate flowControl is off"], &["propagatePriority", "approximated here"]],
     );
     for (inside, place) in [
         ("maxByte: 1", "flowControl.maxByte"),

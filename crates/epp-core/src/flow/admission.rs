@@ -12,6 +12,9 @@ use crate::scheduling::{HeaderId, HeaderValues, Pool};
 /// The fairness id of requests that have none.
 pub const DEFAULT_FAIRNESS_ID: &str = "default-flow";
 
+/// The label that names the engine of an endpoint.
+const ENGINE_LABEL: &str = "llm-d.ai/engine-type";
+
 /// How requests are admitted.
 #[derive(Debug, Clone, Default)]
 pub struct Admission {
@@ -23,6 +26,8 @@ pub struct Admission {
     pub shed: Option<Arc<dyn SaturationDetector>>,
     /// Drops some requests below priority 0, more of them the fuller the pool is.
     pub admitter: Option<ProbabilisticAdmitter>,
+    /// Whether the priority of a request is written into its body.
+    pub propagates: bool,
 }
 
 /// The headers that say how a request is admitted. Of several for one purpose the first counts that has a value.
@@ -71,6 +76,26 @@ impl Admission {
         let objective = headers.first(&self.headers.objective);
         let priority = objective.and_then(|name| self.objectives.priority(name));
         priority.unwrap_or(0)
+    }
+
+    /// Returns the priority to be written into the body of a request, if any is. vLLM serves the lowest number first,
+    /// SGLang the highest.
+    pub fn propagated(&self, headers: &HeaderValues, pool: &Pool) -> Option<i32> {
+        let priority = if self.propagates {
+            self.priority(headers)
+        } else {
+            0
+        };
+        let mut endpoints = pool.iter();
+        let mut highest_first = || {
+            let engine = endpoints.find_map(|(_, endpoint)| endpoint.label(ENGINE_LABEL));
+            engine == Some("sglang")
+        };
+        match priority {
+            0 => None,
+            _ if highest_first() => Some(priority),
+            _ => Some(priority.saturating_neg()),
+        }
     }
 
     /// Returns whether any request may be dropped for its priority.

@@ -78,7 +78,8 @@ impl Dispatcher {
     /// Returns whether nothing that may still follow can change the decision.
     fn settled(&mut self, exchange: &mut Exchange) -> bool {
         let needs = self.plan.needs;
-        let rewrites = exchange.naming.target().is_some() || !self.plan.rewrite.is_empty();
+        let renames = exchange.naming.target().is_some() || !self.plan.rewrite.is_empty();
+        let rewrites = renames || exchange.priority.is_some();
         if rewrites && exchange.reader.model() == Fact::Unknown {
             // The position of the model must be known.
             return false;
@@ -351,7 +352,8 @@ impl Dispatcher {
         let rewrite = exchange.rewrite();
         let done = exchange.host_hold().is_some_and(|hold| hold.rewritten);
         let target = exchange.naming.target();
-        let replaces = target.is_some() && target != exchange.reader.model().known();
+        let renames = target.is_some() && target != exchange.reader.model().known();
+        let replaces = renames || exchange.priority.is_some();
         if replaces && rewrite.is_none() && !done {
             self.count_missed_rewrite();
         }

@@ -1,4 +1,4 @@
-//! Requests that are dropped for their priority.
+//! Requests that are dropped for their priority, and those that carry it to the model server.
 
 use super::testing::{begin, NOW};
 use super::*;
@@ -151,4 +151,88 @@ fn the_admitter_drops_a_part_of_the_sheddable_requests() {
         "{found} of 400 at a saturation of a half"
     );
     assert_eq!(count(&mut picker, "chat"), 0);
+}
+
+/// Returns the body that reaches the endpoint, of a request of this objective whose body comes in parts.
+fn forwarded(picker: &mut Picker, objective: &str, body: &str, parts: bool) -> String {
+    let length = (!parts).then_some(body.len());
+    let head = Head {
+        headers: &[None, Some(objective.as_bytes())],
+        ..Head::post_json("/v1/completions", length)
+    };
+    picker.request_headers(NOW, ExchangeId(1), &head);
+    let mut at = body.find(",").filter(|_| parts).unwrap_or(body.len());
+    let mut shown = crate::body::SliceBody::passing(&body.as_bytes()[..at], 0, !parts);
+    picker.request_body(NOW, ExchangeId(1), &mut shown);
+    let mut rewrites = Vec::new();
+    let mut sent = false;
+    loop {
+        while let Some(effect) = picker.poll_effect() {
+            sent |= effect.is_decision();
+            rewrites.extend(match effect {
+                Effect::RewriteBody { rewrite, .. } => Some(rewrite),
+                Effect::Forward { route, .. } => route.rewrite,
+                _ => None,
+            });
+        }
+        if sent {
+            break;
+        }
+        assert!(at < body.len(), "it is sent at its end");
+        let mut shown = crate::body::SliceBody::passing(&body.as_bytes()[at..], at, true);
+        at = body.len();
+        picker.request_body(NOW, ExchangeId(1), &mut shown);
+    }
+    testing::close(picker, 1);
+    let mut text = body.to_owned();
+    assert!(rewrites.len() < 2, "{rewrites:?}");
+    for rewrite in rewrites {
+        text.replace_range(rewrite.range, &rewrite.text);
+    }
+    text
+}
+
+#[test]
+fn a_priority_reaches_the_model_server_in_its_own_sense() {
+    let propagating = |labels: &str, more: &str| {
+        let text = format!(
+            "apiVersion: {LLM_D}
+kind: EndpointPickerConfig
+requestHandler: {{propagatePriority: true}}
+plugins: [{OBJECTIVES}, {{type: random-picker}}, {more}
+  {{name: pods, type: static-discovery, parameters: {{endpoints: [
+    {{name: p0, address: 10.0.0.1, port: 80, labels: {{{labels}}}}}]}}}}]
+dataLayer: {{discovery: {{pluginRef: pods}}}}
+"
+        );
+        let mut picker = Picker::new(config::load(&text).unwrap().plan, 1);
+        picker.tick(NOW);
+        let page = b"vllm:num_requests_waiting 0\n";
+        picker.fixture().read_page(NOW, Slot(0), page);
+        picker.tick(NOW);
+        picker
+    };
+    let body = r#"{"model":"m","prompt":"hello"}"#;
+    for parts in [false, true] {
+        let mut vllm = propagating("", "");
+        let mut sent = |objective| forwarded(&mut vllm, objective, body, parts);
+        assert_eq!(
+            sent("chat"),
+            r#"{"model":"m","priority":-1,"prompt":"hello"}"#
+        );
+        assert_eq!(
+            sent("batch"),
+            r#"{"model":"m","priority":1,"prompt":"hello"}"#
+        );
+        assert_eq!(sent("unlisted"), body);
+        let mut sglang = propagating("llm-d.ai/engine-type: sglang", "");
+        let sent = forwarded(&mut sglang, "chat", body, parts);
+        assert_eq!(sent, r#"{"model":"m","priority":1,"prompt":"hello"}"#);
+        let renamed = "{type: model-rewrite, parameters: {rules: [{targets: [{model: n}]}]}},";
+        let sent = forwarded(&mut propagating("", renamed), "chat", body, parts);
+        assert_eq!(sent, r#"{"model":"n","priority":-1,"prompt":"hello"}"#);
+    }
+    let last = r#"{"prompt":"hello","model":"m"}"#;
+    let sent = forwarded(&mut propagating("", ""), "chat", last, false);
+    assert_eq!(sent, r#"{"prompt":"hello","model":"m","priority":-1}"#);
 }

@@ -112,6 +112,8 @@ pub struct Exchange {
     pub comparisons: usize,
     /// Its model's names.
     pub naming: Naming,
+    /// The priority to be written into its body.
+    pub priority: Option<i32>,
     /// The port that it was sent to instead of its primary endpoint's own.
     pub port: Option<u16>,
     /// Whether it is decided and left as it is, whatever the plan in force says by then.
@@ -171,8 +173,9 @@ impl Exchange {
         self.position = 0;
         self.updates_indexes = true;
         self.headers.set(head.headers.iter().copied());
+        self.priority = plan.admission.propagated(&self.headers, pool);
         self.naming.reset(head, !plan.reads_bodies());
-        if reads(head, plan, api) {
+        if reads(head, plan, api, self.priority.is_some()) {
             let hold = Hold::new(head.content_length, plan.settings.decide_after_bytes, now);
             self.phase = Phase::Reading(match self.is_dry_run {
                 true => hold.in_passing(),
@@ -315,19 +318,23 @@ impl Exchange {
         }
     }
 
-    /// Returns the replacement in the body for the target.
+    /// Returns the replacement in the body for the target, with its priority.
     pub fn rewrite(&self) -> Option<Rewrite> {
         if self.host_hold().is_some_and(|hold| hold.rewritten) {
             return None;
         }
-        let target = self.naming.target()?;
         let range = self.reader.model_span();
         let asked = self.reader.model().known().unwrap_or_default();
-        let applies = target != asked && !range.is_empty();
-        applies.then(|| Rewrite {
-            range,
-            text: serde_json::Value::from(target).to_string(),
-        })
+        let target = self.naming.target().unwrap_or(asked);
+        if range.is_empty() || target == asked && self.priority.is_none() {
+            return None;
+        }
+        let mut text = serde_json::Value::from(target).to_string();
+        if let Some(priority) = self.priority {
+            text.push_str(",\"priority\":");
+            text.push_str(&priority.to_string());
+        }
+        Some(Rewrite { range, text })
     }
 
     /// Reads the next bytes of the body, at `now`; `last` where they are its last.
@@ -459,8 +466,8 @@ impl Exchange {
     }
 }
 
-fn reads(head: &Head<'_>, plan: &Plan, api: Api) -> bool {
-    let rewrites = !head.rewrite.is_empty() || !plan.rewrite.is_empty();
+fn reads(head: &Head<'_>, plan: &Plan, api: Api, propagates: bool) -> bool {
+    let rewrites = !head.rewrite.is_empty() || !plan.rewrite.is_empty() || propagates;
     let needs = plan.needs.model || plan.needs.prompt || rewrites;
     let bodiless = head.end || head.upgrade || head.method == b"CONNECT";
     needs

@@ -110,6 +110,7 @@ impl Assembly<'_> {
                 .clone()
                 .filter(|_| sheddable && !document.flow_control),
             admitter: admitter.filter(|_| sheddable),
+            propagates: document.propagates_priority && !objectives.is_empty(),
             objectives,
         };
         if admission.admitter.is_some() {
@@ -132,7 +133,8 @@ impl Assembly<'_> {
         objectives: &Objectives,
     ) -> AdmissionHeaders {
         let mut headers = AdmissionHeaders::default();
-        if !objectives.is_empty() && (document.flow_control || objectives.any_sheddable()) {
+        let used = document.flow_control || document.propagates_priority;
+        if !objectives.is_empty() && (used || objectives.any_sheddable()) {
             headers.objective = self.built.read_headers(&OBJECTIVE_HEADERS);
         }
         if !document.flow_control {
