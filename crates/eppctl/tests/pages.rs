@@ -171,7 +171,7 @@ fn column(page: &str, marker: &str, column: usize) -> BTreeSet<String> {
 }
 
 /// Documents whose plugins read request headers by their default names.
-const READERS: [&str; 10] = [
+const READERS: [&str; 11] = [
     "{type: session-affinity-scorer}",
     "{type: session-affinity-filter, parameters: {strategy: session_id}}",
     "{type: session-affinity-scorer, parameters: {strategy: session_id, sessionIdConfig: {sources: [{attribute: agent-identity}]}}}, {type: agent-identity}",
@@ -181,6 +181,7 @@ const READERS: [&str; 10] = [
     "{type: prefix-based-pd-decider, parameters: {nonCachedTokens: 5}}",
     "{type: session-id-producer, parameters: {headerName: x-session-id}}",
     "{type: max-score-picker}",
+    "{type: slo-deadline-ordering-policy}",
     "{type: static-objectives, parameters: {objectives: [{name: interactive, priority: 1}]}}",
 ];
 
