@@ -1,6 +1,6 @@
 //! The statistics of an Envoy, as Prometheus reads them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use epp_core::endpoints::sample::Sample as Line;
 use epp_core::metrics::definitions::FINDINGS;
@@ -101,10 +101,10 @@ impl<'p> Statistics<'p> {
         sums
     }
 
-    /// Returns the filter's open findings, each with its pool.
+    /// Returns the filter's open findings, each once, with its pool.
     ///
     /// Without its tag in `stats_tags`, a label stays in the name, with other characters replaced.
-    pub fn findings(&self) -> Vec<(String, String)> {
+    pub fn findings(&self) -> BTreeSet<(String, String)> {
         let name = FINDINGS.name();
         let open = self.ours().filter(|series| series.value() > 0.0);
         let found = open.filter_map(|series| {

@@ -231,7 +231,14 @@ fn a_crafted_page_takes_no_longer_than_its_length() {
         )
         .unwrap();
     }
-    pages.statistics += "epp_wasm_finding{pool=\"pool\",finding=\"polls-fail\"} 1\n";
+    // The same finding again and again.
+    for number in 0..20_000 {
+        writeln!(
+            pages.statistics,
+            "epp_wasm_finding{{pool=\"pool\",finding=\"polls-fail\",x=\"{number}\"}} 1"
+        )
+        .unwrap();
+    }
     let begun = std::time::Instant::now();
     assert_eq!(report(&pages).findings.len(), 40_001);
     // Each pool with each line would be two thousand million.
