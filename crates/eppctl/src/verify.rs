@@ -15,7 +15,8 @@ use crate::output::{styled, Error, ExitStatus, Output, Report, ERROR, GOOD, STRO
 ///
 /// The digest is what the module logs and exports as a label of epp_wasm_build_info: the beginning of the
 /// SHA-256 of the file with commit and digest cleared, so it does not change where only the commit does. It
-/// finds files that were damaged or patched. Whether a file is the published one says its SHA-256.
+/// finds files that were damaged or patched. Compare the SHA-256 with the release notes to see whether a file is
+/// the published one.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl verify target/epp_wasm.wasm
