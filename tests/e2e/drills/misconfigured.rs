@@ -54,6 +54,13 @@ fn faulty_pools(pods: &[SocketAddr]) -> Vec<Faulty> {
         listener.local_addr().unwrap()
     };
     let close = "{type: envoy-proxy, parameters: {failureMode: FailClose}},";
+    let open = "{type: envoy-proxy, parameters: {failureMode: FailOpen}}, \
+                {type: label-selector-filter, parameters: {matchLabels: {a: b}}},";
+    let filtered = pool("filtered", "", open);
+    let filtered = filtered.replace(
+        "[{pluginRef",
+        "[{pluginRef: label-selector-filter}, {pluginRef",
+    );
     vec![
         with("models", pods, pool("modles", "", "")),
         with(
@@ -73,6 +80,7 @@ fn faulty_pools(pods: &[SocketAddr]) -> Vec<Faulty> {
             pods,
             pool("by-path", "", &metrics("path: /wrong")),
         ),
+        with("filtered", pods, filtered),
         with("refused", &[closed], plain("refused")),
         with("missing", &[responding(NOT_FOUND)], plain("missing")),
         with("html", &[responding(HTML)], plain("html")),
@@ -121,6 +129,8 @@ pub const ALERTS: &[Fired] = &[
     ("EppBalancesBlindly", &["modles", "lost", "astray", "empty"]),
     // It fails closed.
     ("EppRefusesRequests", &["lost"]),
+    // It fails open, and its filter removes all endpoints.
+    ("EppRequestsUnrouted", &["filtered"]),
     (
         "EppDecidesWithoutMetrics",
         &[
@@ -201,6 +211,7 @@ const TOLD: &[(&str, Finding, &str)] = &[
     ),
     ("by-path", Finding::PollsFail, "3 of 3 endpoints: "),
     ("by-path", Finding::PollsFail, "(not-a-page)"),
+    ("filtered", Finding::RequestsUnrouted, " requests"),
     ("refused", Finding::PollsFail, "(unreachable)"),
     ("missing", Finding::PollsFail, "(status 404)"),
     ("html", Finding::PollsFail, "(not-a-page)"),
@@ -225,6 +236,7 @@ fn what_is_misconfigured_is_told_with_its_names() {
         let response = complete(proxy.port, "m", &format!("{number} of many"));
         assert_eq!(response.status, 200);
         assert_eq!(get(proxy.port, "/web/x").unwrap().status, 200);
+        assert_eq!(get(proxy.port, "/filtered/x").unwrap().status, 200);
         super::open(&proxy, "inference-pool", Finding::NoOverrideHost) == Some(1)
     });
     for (cluster, finding, detail) in TOLD {
@@ -266,6 +278,7 @@ fn alerts_fire(proxy: &Proxy) {
         assert_eq!(complete(proxy.port, "m", "x").status, 200);
         assert_eq!(get(proxy.port, "/lost/x").unwrap().status, 503);
         assert_eq!(get(proxy.port, "/web/x").unwrap().status, 200);
+        assert_eq!(get(proxy.port, "/filtered/x").unwrap().status, 200);
     });
     let recording = Recording {
         instance: "misconfigured",

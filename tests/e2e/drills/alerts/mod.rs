@@ -15,7 +15,7 @@ use fake_model_server::{Faults, Metrics, Settings, Sim};
 
 use self::replay::{fires, Fired, Phase, Recording};
 use super::{misconfigured, open, pool};
-use crate::client::{complete, get, post};
+use crate::client::{complete, get, post, send};
 use crate::document;
 use crate::proxy::{Proxy, Setup};
 
@@ -49,6 +49,12 @@ const OF_ENVOYS: &[Fired] = &[
     ("EppEnvoyUntested", &[]),
 ];
 
+/// A new Envoy that has refused its first listener and its first filter.
+const OF_BEGINNINGS: &[Fired] = &[
+    ("EppListenerUpdateRefused", &[]),
+    ("EppFilterUpdateRefused", &[]),
+];
+
 /// The pools without a fault, if each decision took a thousand times as long.
 const OF_SLOWNESS: &[Fired] = &[(
     "EppDecisionsAreSlow",
@@ -61,6 +67,19 @@ const OF_MONITORING: &[Fired] = &[("EppNotMonitored", &[])];
 const BAD: &str =
     "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: queue-socrer\n";
 
+/// Clients choose the profile: one that names none is refused, in hours without a fault, too.
+const CHOOSING: &str = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: header-profile-handler, parameters: {defaultProfile: default}}
+- {type: queue-scorer}
+- {name: members, type: envoy-cluster-discovery, parameters: {clusters: [fine]}}
+schedulingProfiles:
+- {name: default, plugins: [{pluginRef: queue-scorer}]}
+- {name: other, plugins: [{pluginRef: queue-scorer}]}
+dataLayer: {discovery: {pluginRef: members}}
+";
+
 /// Ejections last: pages tell whether an endpoint is ejected at two moments.
 const LONG: &str = "{type: envoy-proxy, parameters: {avoidFirst: 30s}},";
 
@@ -70,6 +89,7 @@ fn every_alert_has_a_drill() {
         misconfigured::ALERTS,
         OF_POOLS,
         OF_ENVOYS,
+        OF_BEGINNINGS,
         OF_SLOWNESS,
         OF_MONITORING,
     ];
@@ -138,13 +158,13 @@ fn silence(sim: &Sim) {
 fn with_pools(sims: [&Sim; 3], relay: &Relay) -> Proxy {
     let [fine, silent, refusing] = sims;
     let mut setup = Setup::new(&fine.addresses(), &cached());
-    for (name, sim, discovery, plugins) in [
-        ("fine", fine, "", ""),
-        ("silent", silent, "", LONG),
-        ("refusing", refusing, "", LONG),
-        ("aged", fine, ", adminCluster: relay", ""),
+    for (name, sim, config) in [
+        ("fine", fine, CHOOSING.to_owned()),
+        ("silent", silent, pool("silent", "", LONG)),
+        ("refusing", refusing, pool("refusing", "", LONG)),
+        ("aged", fine, pool("aged", ", adminCluster: relay", "")),
     ] {
-        setup.configs.push(pool(name, discovery, plugins));
+        setup.configs.push(config);
         setup.others.push((name.to_owned(), sim.addresses()));
     }
     setup.more_clusters = vec![envoy_harness::config::fixed("relay", &[relay.address])];
@@ -172,6 +192,14 @@ fn alerts_about_pools_fire_in_their_drills_and_never_before() {
         for name in ["fine", "silent", "refusing", "aged"] {
             let _ = get(proxy.port, &format!("/{name}/v1/models"));
         }
+        let refused = send(
+            proxy.port,
+            "GET",
+            "/fine/x",
+            &[("epp-profile", "none")],
+            b"",
+        );
+        assert_eq!(refused.unwrap().status, 429);
     };
     ask(4);
     let [before] = Phase::record([relay.address.port()], || ask(4));
@@ -284,6 +312,23 @@ fn second_faults(proxy: &mut Proxy, sim: &Sim) {
     });
 }
 
+/// Has the counters begin at 1, as where Prometheus finds an Envoy that has refused what it was sent first.
+fn begin_with_refusals(phases: [Phase; 2]) {
+    let [listener, filter] = phases.map(Phase::without_times);
+    let counters = [
+        (listener, "envoy_listener_manager_lds_update_rejected"),
+        (
+            filter,
+            "envoy_extension_config_discovery_http_filter_epp_update_rejected",
+        ),
+    ];
+    let recordings = counters.map(|(phase, counter)| Recording {
+        instance: counter,
+        phases: vec![phase.with(&format!("{counter}{{}} 0"), &format!("{counter}{{}} 1"))],
+    });
+    fires(&recordings, &[OF_BEGINNINGS]);
+}
+
 #[test]
 fn alerts_about_envoys_fire_in_their_drills_and_never_before() {
     let sims = [2, 3].map(|pods| Sim::start(pods, &Settings::default()).unwrap());
@@ -303,6 +348,7 @@ fn alerts_about_envoys_fire_in_their_drills_and_never_before() {
     let admins = [first.admin, second.admin];
     let ask = || ports.map(|port| complete(port, "m", &prompt(1)).status);
     let before = Phase::record(admins, || assert_eq!(ask(), [200; 2]));
+    begin_with_refusals(before.clone());
     first_faults(&mut first);
     second_faults(&mut second, &sims[1]);
     let during = Phase::record(admins, || {
