@@ -14,7 +14,7 @@ const POOL: &str = "the pool is the Envoy cluster";
 const SERVERS: &str = "the model servers stay as they are";
 const PREDICTOR: &str = "there is no latency predictor here";
 const OBJECTIVES: Target = ToDo(
-    "objectives have no effect here: requests have no priorities, and are never queued or shed",
+    "list them under `objectives` of static-objectives: the filter does not read the resources",
 );
 const GRPC: Target =
     ToDo("gRPC bodies are not read here: `grpc` model servers are picked by their metrics only");
