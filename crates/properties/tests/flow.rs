@@ -82,6 +82,8 @@ struct World {
     started: u64,
     requests: BTreeMap<u32, Request>,
     flow_control: bool,
+    /// How long requests of the middle band waited that were sent, in all, and how many, by worker.
+    waits: BTreeMap<usize, (u64, u64)>,
     /// Whether all workers know each other.
     checks: bool,
     done: Counts,
@@ -107,6 +109,7 @@ impl World {
             started: 0,
             requests: BTreeMap::new(),
             flow_control: true,
+            waits: BTreeMap::new(),
             checks: true,
             done: Counts::default(),
         };
@@ -236,6 +239,10 @@ impl World {
                     let waited = self.now - request.came;
                     assert!(waited <= TTL + TICK, "{waited}");
                     let priority = request.priority;
+                    if priority == 0 {
+                        let waits = self.waits.entry(worker).or_default();
+                        *waits = (waits.0 + waited, waits.1 + 1);
+                    }
                     if self.checks {
                         self.check_order(worker, priority);
                         self.check_room(worker);
@@ -358,6 +365,18 @@ impl World {
         }
     }
 
+    /// Requests wait about as long at one worker as at another.
+    fn check_waits(&self) {
+        let mean = |waits: &(u64, u64)| waits.0 as f64 / waits.1.max(1) as f64;
+        let busy = self.waits.values().filter(|(_, count)| *count > 30);
+        let means: Vec<f64> = busy.map(mean).collect();
+        let (least, most) = (
+            means.iter().copied().fold(f64::MAX, f64::min),
+            means.iter().copied().fold(0.0, f64::max),
+        );
+        assert!(most < 2.0 * least + 100.0, "{:?}", self.waits);
+    }
+
     /// Lets all end. Returns whether nothing is left.
     fn drain(&mut self) {
         for _ in 0..(TTL + 2_000) / STEP {
@@ -397,6 +416,7 @@ fn workers_are_one_gate() {
                 world.done
             );
             assert!(full > 900, "{workers} workers keep the pool busy: {full}");
+            world.check_waits();
             world.drain();
         }
     }

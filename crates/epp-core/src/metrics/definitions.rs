@@ -6,9 +6,9 @@
 use std::marker::PhantomData;
 
 use super::labels::{
-    Build, Callback, Disaggregated, DryRun, Ejection, Endpoint, ErrorCode, Flow, ForcedRelease,
-    Found, Labels, Model, NoLabels, NoPool, Picked, PollError, Priority, RouteCluster,
-    SaturationStage, Suppression, Vm,
+    Build, Callback, Departed, Disaggregated, DryRun, Ejection, Endpoint, ErrorCode, Flow,
+    ForcedRelease, Found, Labels, Model, NoLabels, NoPool, Picked, PollError, Priority,
+    RouteCluster, SaturationStage, Suppression, Vm,
 };
 
 /// A metric that only goes up.
@@ -233,7 +233,7 @@ catalogue! {
         /// waited as may, `RejectedNoEndpoints` so they did in a pool without endpoints, `EvictedTTL` it waited as long
         /// as it may, `EvictedNoEndpoints` so it did in a pool without endpoints, `EvictedContextCancelled` its client
         /// left, `WouldWait` a dry run would have let it wait.
-        FLOW_REQUESTS: Counter<Flow<'_>> = ("llm_d_epp_flow_control_requests_total") in "requests";
+        FLOW_REQUESTS: Counter<Departed<'_>> = ("llm_d_epp_flow_control_requests_total") in "requests";
         /// Time that requests waited in a queue, by what became of them, and by the first 100 fairness ids that were
         /// sent; the others are `other`.
         QUEUE_TIME: Histogram<Flow<'_>> = ("llm_d_epp_flow_control_request_queue_duration_seconds", QUEUE_BOUNDS) in "seconds";

@@ -355,7 +355,24 @@ impl Labels for Priority<'_> {
     }
 }
 
-/// The priority of a request, what became of it, and its fairness id where these are told apart.
+/// The priority of a request, and what became of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Departed<'a> {
+    /// The priority.
+    pub priority: &'a str,
+    /// What became of it.
+    pub outcome: FlowOutcome,
+}
+
+impl Labels for Departed<'_> {
+    const NAMES: &'static [&'static str] = &["priority", "outcome"];
+
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
+        [Some(self.priority), Some(self.outcome.name())]
+    }
+}
+
+/// The priority of a request, what became of it, and its fairness id.
 #[derive(Debug, Clone, Copy)]
 pub struct Flow<'a> {
     /// The priority.
@@ -363,7 +380,7 @@ pub struct Flow<'a> {
     /// What became of it.
     pub outcome: FlowOutcome,
     /// Its fairness id.
-    pub fairness_id: Option<&'a str>,
+    pub fairness_id: &'a str,
 }
 
 impl Labels for Flow<'_> {
@@ -373,7 +390,7 @@ impl Labels for Flow<'_> {
         [
             Some(self.priority),
             Some(self.outcome.name()),
-            self.fairness_id,
+            Some(self.fairness_id),
         ]
     }
 }

@@ -68,7 +68,7 @@ impl Dispatcher {
             clock: Clock::default(),
             endpoints: PoolState::new(Monitor::new(&plan, rng.fork())),
             states: States::new(&plan.states, &secret),
-            flow: Flow::new(secret.clone()),
+            flow: Flow::new(secret.clone(), plan.flow.as_ref()),
             prefixes: Prefixes::new(&plan, secret),
             statistics: Statistics::new(plan.cluster()),
             readers: Readers::default(),

@@ -17,7 +17,9 @@ use super::reply::LocalReply;
 use super::tick::MAX_RELEASES_PER_TICK;
 use super::{Effect, Picker};
 use crate::config::settings::FailureMode;
-use crate::flow::{Arrival, Departure, Dropped, Evictions, Full, Queues, Saturation};
+use crate::flow::{
+    Arrival, BandStatus, Departure, Dropped, Evictions, FlowControl, Full, Queues, Saturation,
+};
 use crate::metrics::labels::FlowOutcome;
 use crate::prefix::key::{Key, Secret};
 use crate::response::Usage;
@@ -45,6 +47,16 @@ pub struct WaitingBand {
     pub bytes: u64,
 }
 
+impl From<BandStatus> for WaitingBand {
+    fn from(band: BandStatus) -> Self {
+        Self {
+            priority: band.priority,
+            requests: u32::try_from(band.requests).unwrap_or(u32::MAX),
+            bytes: band.bytes,
+        }
+    }
+}
+
 /// The flow control of one picker.
 #[derive(Debug)]
 pub struct Flow {
@@ -54,6 +66,8 @@ pub struct Flow {
     has_arrived: bool,
     /// What waits in the other pickers, the highest band first.
     pub others: Vec<WaitingBand>,
+    /// How many requests this picker may have in flight, while others wait in its band elsewhere as well.
+    most_in_flight: Option<f64>,
     /// What waited in the highest band here, when this picker last looked at the others.
     looked: WaitingBand,
     /// The requests in flight that may be evicted, and those that are.
@@ -62,11 +76,16 @@ pub struct Flow {
 
 impl Flow {
     /// Returns the flow control of a picker in which nothing waits.
-    pub fn new(secret: Secret) -> Self {
+    pub fn new(secret: Secret, control: Option<&FlowControl>) -> Self {
+        let mut queues = Queues::new(Key::Secret(secret));
+        if let Some(control) = control {
+            queues.reinstall(control);
+        }
         Self {
-            queues: Queues::new(Key::Secret(secret)),
+            queues,
             has_arrived: false,
             others: Vec::new(),
+            most_in_flight: None,
             looked: WaitingBand::default(),
             evictions: Evictions::default(),
         }
@@ -76,11 +95,7 @@ impl Flow {
     pub fn own(&self) -> impl Iterator<Item = WaitingBand> + '_ {
         let waiting = self.queues.bands().filter(|band| band.requests > 0);
         let waiting = waiting.take(MAX_WAITING_BANDS);
-        waiting.map(|band| WaitingBand {
-            priority: band.priority,
-            requests: u32::try_from(band.requests).unwrap_or(u32::MAX),
-            bytes: band.bytes,
-        })
+        waiting.map(WaitingBand::from)
     }
 
     /// Replaces what waits in the other pickers.
@@ -214,6 +229,29 @@ impl Dispatcher {
         self.statistics.count_flow(outcome, priority);
     }
 
+    /// Takes this picker's share of the places in the pool, where others wait elsewhere in its highest band: by its
+    /// requests that wait there or are in flight. Otherwise each picker would fill the places again that its own requests
+    /// leave, and the places would stay as they were once distributed.
+    pub(super) fn take_share(&mut self) {
+        self.flow.most_in_flight = self.share_of_places();
+    }
+
+    fn share_of_places(&self) -> Option<f64> {
+        let control = self.plan.flow.as_ref()?;
+        let (own, others) = (self.flow.own().next()?, self.flow.others.first()?);
+        if own.priority != others.priority {
+            return None;
+        }
+        let (own_in_flight, in_flight) = self.endpoints.in_flight();
+        let demand = own_in_flight + f64::from(own.requests);
+        let share = demand / (in_flight + f64::from(own.requests) + f64::from(others.requests));
+        let saturation = Saturation::of(&*control.detector, self.endpoints.pool());
+        // As many as are in flight fill this much of the pool.
+        let places = in_flight / saturation.effective;
+        let most = (share * places).ceil();
+        (most >= 1.0).then_some(most)
+    }
+
     /// Removes and returns the request that goes next, if one does now.
     fn next_departure(&mut self) -> Option<Departure> {
         let now = self.clock.now();
@@ -222,7 +260,10 @@ impl Dispatcher {
             // Those that wait under a former plan do no longer.
             return flow.queues.release(now);
         };
-        if self.endpoints.is_empty() {
+        let most = flow.most_in_flight;
+        if self.endpoints.is_empty()
+            || most.is_some_and(|most| self.endpoints.in_flight().0 >= most)
+        {
             return None;
         }
         let saturation = Saturation::of(&*control.detector, self.endpoints.pool());

@@ -9,7 +9,7 @@ use crate::flow::Saturation;
 use crate::metrics::definitions::{
     FLOW_QUEUE_BYTES, FLOW_QUEUE_SIZE, FLOW_REQUESTS, QUEUE_TIME, SATURATION,
 };
-use crate::metrics::labels::{Flow, FlowOutcome, Priority, SaturationStage};
+use crate::metrics::labels::{Departed, Flow, FlowOutcome, Priority, SaturationStage};
 use crate::metrics::{CounterHandle, HistogramHandle};
 
 /// The series of flow control that were counted so far. A priority is one of a few in the document, and a label one of
@@ -33,10 +33,9 @@ impl Statistics {
             .map(|(_, known)| *known);
         let handle = known.unwrap_or_else(|| {
             let priority = priority.to_string();
-            let labels = Flow {
+            let labels = Departed {
                 priority: &priority,
                 outcome,
-                fairness_id: None,
             };
             let handle = self.registry.counter(FLOW_REQUESTS, labels);
             self.flow.outcomes.push((key, handle));
@@ -70,7 +69,7 @@ impl Statistics {
             let labels = Flow {
                 priority: &priority,
                 outcome,
-                fairness_id: Some(fairness_id),
+                fairness_id,
             };
             let handle = self.registry.histogram(QUEUE_TIME, labels);
             if let Err(place) = place {
@@ -86,7 +85,8 @@ impl Picker {
     /// Sets the gauges of what waits, over all pickers that share, and of how full the pool is.
     pub(super) fn set_flow_gauges(&mut self) {
         let dispatcher = &mut self.dispatcher;
-        let mut bands: Vec<WaitingBand> = dispatcher.flow.own().collect();
+        let own = dispatcher.flow.queues.bands().map(WaitingBand::from);
+        let mut bands: Vec<WaitingBand> = own.collect();
         bands.extend(&dispatcher.flow.others);
         let metrics = &mut dispatcher.statistics;
         let emptied = metrics.flow.shown.iter().map(|priority| WaitingBand {

@@ -246,6 +246,19 @@ fn each_picker_sends_its_share_between_two_looks_at_the_others() {
 }
 
 #[test]
+fn a_picker_leaves_the_places_to_others_that_are_more_than_its_share() {
+    let mut host = Host::with_capacity(1, 8.0);
+    for id in 1..=12 {
+        host.get(id);
+    }
+    // Eight in flight here and none elsewhere, four that wait here and twelve elsewhere: half of the places are its share.
+    assert_eq!(peers(&mut host, &[band(0, 12)]), []);
+    let sent: Vec<usize> = (1..=5).map(|id| host.end(id).len()).collect();
+    assert_eq!(sent, [0, 0, 0, 0, 1]);
+    assert_eq!(peers(&mut host, &[]).len(), 3, "no others wait");
+}
+
+#[test]
 fn a_band_below_one_that_waits_elsewhere_stays() {
     let mut host = Host::with_capacity(1, 1.0);
     assert_eq!(peers(&mut host, &[band(5, 1)]), []);
@@ -294,7 +307,7 @@ fn an_explanation_says_how_a_request_waited() {
 
 #[test]
 fn others_are_summed_by_band() {
-    let mut flow = Flow::new(1.into());
+    let mut flow = Flow::new(1.into(), None);
     let lists = [
         vec![band(1, 2), band(-3, 1)],
         vec![band(7, 0), band(1, u32::MAX)],

@@ -266,6 +266,7 @@ impl IndexPeer for PeerView<'_> {
         let dispatcher = &mut self.0.dispatcher;
         dispatcher.flow.set_others(others);
         dispatcher.endpoints.forget_unreported();
+        dispatcher.take_share();
         self.0.dispatch();
     }
 }

@@ -74,6 +74,16 @@ impl PoolState {
         none && !pool.iter().any(|(_, endpoint)| endpoint.is_available())
     }
 
+    /// Returns how many requests of this picker are in flight, and of all.
+    pub fn in_flight(&self) -> (f64, f64) {
+        let slots = (0..self.pool().width()).map(|index| Slot(index as u32));
+        slots.fold((0.0, 0.0), |(own, all), slot| {
+            let requests = self.pool().load(slot).requests;
+            let in_flight = self.loads.in_flight(slot) as f64;
+            (own + in_flight, all + f64::from(requests))
+        })
+    }
+
     /// Returns the endpoint in a slot.
     pub fn endpoint(&self, slot: Slot) -> Option<&Endpoint> {
         self.pool().get(slot)
