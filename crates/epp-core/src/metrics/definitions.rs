@@ -234,8 +234,8 @@ catalogue! {
         /// as it may, `EvictedNoEndpoints` so it did in a pool without endpoints, `EvictedContextCancelled` its client
         /// left, `WouldWait` a dry run would have let it wait.
         FLOW_REQUESTS: Counter<Departed<'_>> = ("llm_d_epp_flow_control_requests_total") in "requests";
-        /// Time that requests waited in a queue, by what became of them, and by the first 100 fairness ids that were
-        /// sent; the others are `other`.
+        /// Time that requests waited in a queue, by what became of them, and by the first 100 fairness ids that each worker
+        /// has sent; the others are `other`.
         QUEUE_TIME: Histogram<Flow<'_>> = ("llm_d_epp_flow_control_request_queue_duration_seconds", QUEUE_BOUNDS) in "seconds";
         /// Requests that wait in a band.
         FLOW_QUEUE_SIZE: Gauge<Priority<'_>> = ("llm_d_epp_flow_control_queue_size") in "requests";

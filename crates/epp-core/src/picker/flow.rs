@@ -159,6 +159,7 @@ impl Dispatcher {
         }
         let hold = exchange.hold().copied();
         let hold = hold.unwrap_or_else(|| self.hold_in_queue(exchange));
+        let bytes = self.bytes_to_keep(exchange, &hold);
         let ticket = &mut exchange.ticket;
         let standing = self.plan.admission.read(&exchange.headers);
         ticket.priority = standing.priority;
@@ -169,7 +170,7 @@ impl Dispatcher {
             id: exchange.id,
             priority: standing.priority,
             fairness_id: &ticket.fairness_id,
-            bytes: ticket.length.unwrap_or(hold.arrived) as u64,
+            bytes,
             received: exchange.response.received_at(),
             slo_ttft: standing.slo_ttft,
             ttl: standing.ttl,
@@ -210,6 +211,16 @@ impl Dispatcher {
         Hold::new(exchange.ticket.length, limit, self.clock.now())
     }
 
+    /// Returns how many bytes of a body the host may have to keep while its request waits: never more than it buffers,
+    /// so that a length that a client only declares takes no room from others.
+    fn bytes_to_keep(&self, exchange: &Exchange, hold: &Hold) -> u64 {
+        if hold.ended || !exchange.response.has_body() {
+            return hold.arrived as u64;
+        }
+        let limit = self.plan.settings.decide_after_bytes;
+        exchange.ticket.length.unwrap_or(limit).min(limit) as u64
+    }
+
     /// Counts what flow control would do with a request of a dry run, which does not wait.
     #[cold]
     fn try_to_queue(&mut self, exchange: &Exchange, queued: Result<(), Full>) {
@@ -217,13 +228,12 @@ impl Dispatcher {
         let priority = exchange.ticket.priority;
         let outcome = match queued {
             Err(_) => FlowOutcome::RejectedCapacity,
-            Ok(()) => {
-                let sent = self.next_departure();
-                match sent.is_some_and(|departure| departure.id == exchange.id) {
-                    true => FlowOutcome::Dispatched,
-                    false => FlowOutcome::WouldWait,
-                }
-            }
+            // Those that wait from before the dry run go first, and not for its sake.
+            Ok(()) if self.flow.queues.len() > 1 => FlowOutcome::WouldWait,
+            Ok(()) => match self.next_departure() {
+                Some(_) => FlowOutcome::Dispatched,
+                None => FlowOutcome::WouldWait,
+            },
         };
         self.flow.queues.remove(exchange.id, now);
         self.statistics.count_flow(outcome, priority);
@@ -399,6 +409,9 @@ impl Picker {
     }
 }
 
+#[cfg(test)]
+#[path = "flow_hostile_tests.rs"]
+mod hostile_tests;
 #[cfg(test)]
 #[path = "flow_tests.rs"]
 mod tests;

@@ -24,6 +24,40 @@ pub struct FlowMetrics {
 }
 
 impl Statistics {
+    /// Sets the gauges of how full the pool is, to 0 where it is not measured.
+    fn set_saturation(&mut self, saturation: Option<Saturation>) {
+        for (stage, value) in [
+            ("prefill", saturation.and_then(|of| of.prefill)),
+            ("decode", saturation.and_then(|of| of.decode)),
+            ("effective", saturation.map(|of| of.effective)),
+        ] {
+            let stage = SaturationStage(stage);
+            match value {
+                Some(value) => {
+                    let value = (value * 1e6).round() as u64;
+                    self.registry.set(SATURATION, stage, value);
+                }
+                None => self.registry.reset(&SATURATION, stage),
+            }
+        }
+    }
+
+    /// Leaves no gauge behind that says that requests wait, or how full the pool is.
+    pub(super) fn reset_flow(&mut self) {
+        for priority in std::mem::take(&mut self.flow.shown) {
+            self.set_waiting(priority, 0, 0);
+        }
+        self.set_saturation(None);
+    }
+
+    /// Sets the gauges of what waits in a band.
+    fn set_waiting(&mut self, priority: i32, requests: u64, bytes: u64) {
+        let priority = priority.to_string();
+        let labels = Priority(&priority);
+        self.registry.set(FLOW_QUEUE_SIZE, labels, requests);
+        self.registry.set(FLOW_QUEUE_BYTES, labels, bytes);
+    }
+
     /// Counts what became of a request of this priority.
     pub fn count_flow(&mut self, outcome: FlowOutcome, priority: i32) {
         let key = (priority, outcome);
@@ -107,26 +141,11 @@ impl Picker {
             if requests > 0 {
                 metrics.flow.shown.push(*priority);
             }
-            let priority = priority.to_string();
-            let labels = Priority(&priority);
-            metrics.registry.set(FLOW_QUEUE_SIZE, labels, requests);
-            metrics.registry.set(FLOW_QUEUE_BYTES, labels, bytes);
+            metrics.set_waiting(*priority, requests, bytes);
         }
-        let Some(control) = &dispatcher.plan.flow else {
-            return;
-        };
-        let saturation = Saturation::of(&*control.detector, dispatcher.endpoints.pool());
-        for (stage, value) in [
-            ("prefill", saturation.prefill),
-            ("decode", saturation.decode),
-            ("effective", Some(saturation.effective)),
-        ] {
-            if let Some(value) = value {
-                let value = (value * 1e6).round() as u64;
-                metrics
-                    .registry
-                    .set(SATURATION, SaturationStage(stage), value);
-            }
-        }
+        let control = dispatcher.plan.flow.as_ref();
+        let pool = dispatcher.endpoints.pool();
+        let saturation = control.map(|control| Saturation::of(&*control.detector, pool));
+        metrics.set_saturation(saturation);
     }
 }

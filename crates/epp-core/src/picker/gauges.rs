@@ -65,9 +65,10 @@ impl Picker {
     }
 
     /// This picker polls from now on, instead of another one, or the other way round: the one that polls sets the gauges
-    /// of the results. The other one leaves none behind that says that an endpoint is ejected.
+    /// of the results. The other one leaves none behind that says that an endpoint is ejected, or that requests wait.
     pub(super) fn hand_over_gauges(&mut self) {
         self.dispatcher.statistics.set_ejections(|_| None);
+        self.dispatcher.statistics.reset_flow();
         self.gauges.expire();
     }
 

@@ -296,3 +296,36 @@ fn a_tick_decides_a_bounded_number_of_requests_for_memory() {
     let most = MAX_RELEASES_PER_TICK;
     assert_eq!(ticks, [most, most, most - 20, 0]);
 }
+
+#[test]
+fn prompts_that_wait_in_a_queue_keep_little_more_than_the_budget() {
+    const BUDGET: usize = 2 << 20;
+    const REQUESTS: u32 = 1_000;
+    let mut plan = config::load(PLAN).unwrap().plan;
+    let mut control = crate::picker::flow_testing::control(0.5);
+    control.default_band.max_requests = None;
+    plan.flow = Some(control);
+    let mut picker = Picker::new(plan, 1);
+    picker.share_memory(&Arc::new(Memory::of(BUDGET)));
+    picker.tick(NOW);
+    let fills = Head {
+        method: b"GET",
+        end: true,
+        ..Head::default()
+    };
+    begin(&mut picker, 0, &fills);
+    let text = "word ".repeat(10_000);
+    for id in 1..=REQUESTS {
+        let body = format!(r#"{{"model": "m", "prompt": "{id} {text}"}}"#);
+        send(&mut picker, id, "/v1/completions", body.as_bytes());
+        if id % 100 == 0 {
+            picker.tick(NOW);
+        }
+    }
+    let waiting = picker.dispatcher.flow.queues.len();
+    assert!(waiting > 700, "{waiting}");
+    // What is read of a request before it is found to be too much: with the most that may wait, half of the budget.
+    let bound = BUDGET + waiting * 1_024;
+    assert!(used(&picker) < bound, "{}", used(&picker));
+    assert!(used(&picker) > BUDGET / 2, "{}", used(&picker));
+}
