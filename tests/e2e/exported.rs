@@ -141,14 +141,32 @@ schedulingProfiles:
 - {name: decode, plugins: [{pluginRef: decode-filter}, {pluginRef: prefix-cache-scorer}]}
 dataLayer: {discovery: {pluginRef: members}}
 ";
+    let queueing = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+featureGates: [flowControl]
+plugins:
+- {type: random-picker}
+- {type: concurrency-detector, parameters: {maxConcurrency: 1}}
+- {type: static-objectives, parameters: {objectives: [{name: high, priority: 10}, {name: low, priority: -1}]}}
+- name: members
+  type: envoy-cluster-discovery
+  parameters: {clusters: [queueing]}
+schedulingProfiles: [{name: default, plugins: [{pluginRef: random-picker}]}]
+flowControl:
+  saturationDetector: {pluginRef: concurrency-detector}
+  enableEviction: true
+  priorityBands: [{priority: 10}]
+dataLayer: {discovery: {pluginRef: members}}
+";
     let mut setup = Setup::new(&sim.addresses(), &main);
     setup.configs.extend([
         pool("closed", &none("FailClose"), filtered),
         pool("open", &none("FailOpen"), filtered),
         pool("dry", dry, ""),
         disaggregating.to_owned(),
+        queueing.to_owned(),
     ]);
-    let others = ["closed", "open", "dry", "decode", "web"];
+    let others = ["closed", "open", "dry", "decode", "queueing", "web"];
     setup.others = others
         .map(|name| (name.to_owned(), sim.addresses()))
         .to_vec();
@@ -225,6 +243,22 @@ fn many_responses(port: u16) {
     }
 }
 
+/// Fills a pool under flow control with sheddable requests, and has one of a higher priority evict one of them.
+fn evict(port: u16, pods: usize) {
+    let body = json!({"model": "m", "prompt": "x", "max_tokens": 400});
+    let ask = |objective| {
+        let headers = [("x-llm-d-inference-objective", objective)];
+        post(port, "/queueing/v1/completions", &body, &headers)
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..pods {
+            scope.spawn(|| ask("low"));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        assert_eq!(ask("high").status, 200);
+    });
+}
+
 #[test]
 fn envoy_exports_the_documented_metrics_and_no_others() {
     let settings = Settings {
@@ -235,6 +269,7 @@ fn envoy_exports_the_documented_metrics_and_no_others() {
     let mut sim = Sim::start(3, &settings).unwrap();
     let mut proxy = start(&sim);
     many_responses(proxy.port);
+    evict(proxy.port, 3);
     let body = json!({"model": "m", "prompt": "x", "max_tokens": 1});
     for fault in ["panic@response_body", "scribble"] {
         let headers = [("x-epp-fault", fault)];

@@ -21,6 +21,7 @@ mod dry_run;
 mod ejection;
 mod exported;
 mod failure;
+mod flow;
 mod guard;
 mod headers_only;
 mod labels;
