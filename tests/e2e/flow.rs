@@ -149,7 +149,7 @@ fn at_twice_the_capacity_the_high_band_hardly_waits_and_tenants_share_the_rest()
         let (port, over) = (proxy.port, &over);
         for (tenant, count) in ["a", "b"].into_iter().zip(&tenants) {
             // One tenant asks for more than the other, and both always have requests waiting in each worker.
-            for _ in 0..if tenant == "a" { 24 } else { 16 } {
+            for _ in 0..if tenant == "a" { 36 } else { 24 } {
                 scope.spawn(move || {
                     let headers = [("x-llm-d-inference-fairness-id", tenant)];
                     while !over.load(Ordering::SeqCst) {
