@@ -5,12 +5,16 @@ use std::collections::BinaryHeap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::pod::{Model, Next, Part, Pod};
-use crate::policy::{Kind, Picked, Policy, Servers};
-use crate::report::{Outcome, Times};
+use crate::policy::{Decision, Kind, Picked, Policy, Refusal, Servers};
+use crate::report::{Fate, Outcome, Times};
 use crate::trace::{Request, Trace};
+use crate::SECOND;
 
 /// The number of requests that have arrived so far; another thread may read it.
 pub type Progress = AtomicUsize;
+
+/// The time after which requests wait for ever if nothing but ticks happens: longer than any reasonable limit of a queue.
+const STUCK: u64 = 3_600 * SECOND;
 
 /// An event, in the order of events at the same time: servers first, so that a policy sees their results.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +36,6 @@ struct Run<'t> {
     picked: Vec<Option<Picked>>,
     times: Vec<Times>,
     left: usize,
-    refused: usize,
 }
 
 /// A pool with the gateways in front of it.
@@ -60,7 +63,7 @@ pub fn simulate(
         gateways,
     } = pool;
     let servers = *servers;
-    let mut policy = kind.start(servers, *gateways, trace.block_tokens, seed)?;
+    let mut policy = kind.start(servers, *gateways, trace, seed)?;
     let pods = (0..servers.all).map(|_| Pod::new(model, trace.block_tokens));
     let mut run = Run {
         requests: &trace.requests,
@@ -70,13 +73,11 @@ pub fn simulate(
         picked: vec![None; trace.requests.len()],
         times: vec![Times::default(); trace.requests.len()],
         left: trace.requests.len(),
-        refused: 0,
     };
     run.go(policy.as_mut(), progress);
     let prefilled = run.picked.iter().flatten();
     let disaggregated = prefilled.filter(|picked| picked.prefiller.is_some());
     Ok(Outcome {
-        refused: run.refused,
         disaggregated: disaggregated.count(),
         ..Outcome::new(trace, &run.pods, &run.times)
     })
@@ -94,7 +95,13 @@ impl Run<'_> {
         if let Some(first) = self.requests.first() {
             self.events.push(Reverse((first.at, Event::Arrival)));
         }
+        let mut last = 0;
         while let Some(Reverse((now, event))) = self.events.pop() {
+            match event {
+                Event::Tick if now - last > STUCK => break,
+                Event::Tick => {}
+                Event::Server(..) | Event::Arrival => last = now,
+            }
             if self.left == 0 {
                 break;
             }
@@ -119,6 +126,9 @@ impl Run<'_> {
                     }
                 }
             }
+            while let Some((number, decision)) = policy.decided() {
+                self.carry_out(now, number, decision, policy);
+            }
         }
     }
 
@@ -126,30 +136,62 @@ impl Run<'_> {
         let Some(request) = self.requests.get(number) else {
             return;
         };
-        let picked = policy.pick(now, number, request, &self.pods);
-        let first = picked.filter(|picked| self.could_hold(request, picked));
-        let first = first.and_then(|picked| {
-            let (pod, part) = match picked.prefiller {
-                Some(prefiller) => (prefiller, Part::Prefill),
-                None => (picked.server, Part::Whole),
-            };
-            let server = self.pods.get_mut(pod)?;
-            server
-                .arrive(now, number, part, self.requests)
-                .then_some((picked, pod))
-        });
-        match first {
-            Some((picked, pod)) => {
-                if let Some(place) = self.picked.get_mut(number) {
-                    *place = Some(picked);
-                }
-                self.schedule(pod);
+        if let Some(picked) = policy.pick(now, number, request, &self.pods) {
+            self.carry_out(now, number, Decision::Send(picked), policy);
+        }
+    }
+
+    fn carry_out(&mut self, now: u64, number: usize, decision: Decision, policy: &mut dyn Policy) {
+        let fate = match decision {
+            Decision::Send(picked) if self.send(now, number, picked) => return,
+            Decision::Send(_) | Decision::Refuse(Refusal::Shed) => Fate::Shed,
+            Decision::Refuse(Refusal::Expired) => Fate::Expired,
+            Decision::Evict => {
+                self.abort(now, number);
+                Fate::Evicted
             }
-            None => {
-                self.refused += 1;
-                self.left -= 1;
-                policy.ended(now, number);
+        };
+        if let Some(times) = self.times.get_mut(number) {
+            times.fate = fate;
+        }
+        self.left -= 1;
+        policy.ended(now, number);
+    }
+
+    /// Sends a request. Returns false if a server's cache is too small for it.
+    fn send(&mut self, now: u64, number: usize, picked: Picked) -> bool {
+        let (pod, part) = match picked.prefiller {
+            Some(prefiller) => (prefiller, Part::Prefill),
+            None => (picked.server, Part::Whole),
+        };
+        let request = self.requests.get(number);
+        if !request.is_some_and(|request| self.could_hold(request, &picked)) {
+            return false;
+        }
+        let server = self.pods.get_mut(pod);
+        if !server.is_some_and(|server| server.arrive(now, number, part, self.requests)) {
+            return false;
+        }
+        if let Some(place) = self.picked.get_mut(number) {
+            *place = Some(picked);
+        }
+        if let Some(times) = self.times.get_mut(number) {
+            times.sent = Some(now);
+        }
+        self.schedule(pod);
+        true
+    }
+
+    /// Has the servers of a request abort it.
+    fn abort(&mut self, now: u64, number: usize) {
+        let Some(picked) = self.picked.get(number).copied().flatten() else {
+            return;
+        };
+        for pod in picked.prefiller.into_iter().chain([picked.server]) {
+            if let Some(server) = self.pods.get_mut(pod) {
+                server.abort(now, number, self.requests);
             }
+            self.schedule(pod);
         }
     }
 
@@ -182,6 +224,7 @@ impl Run<'_> {
                     self.left -= 1;
                     if let Some(times) = self.times.get_mut(number) {
                         times.end = Some(now);
+                        times.fate = Fate::Completed;
                     }
                 }
             }

@@ -6,18 +6,22 @@
 //! network and no files. `fake-model-server` has model servers that respond over HTTP.
 
 pub mod adapters;
+pub mod bands;
 pub mod cache;
 pub mod engine;
 pub mod picker;
 pub mod pod;
 pub mod policy;
 pub mod report;
+pub mod shares;
 pub mod trace;
 
+pub use bands::Band;
 pub use engine::{simulate, PoolModel, Progress};
 pub use pod::Model;
 pub use policy::{Kind, Policy, Servers};
 pub use report::Outcome;
+pub use shares::Objective;
 pub use trace::Trace;
 
 /// Nanoseconds per second. All times are in nanoseconds since the beginning of the trace.

@@ -94,6 +94,8 @@ pub struct Usage {
     pub prompt_tokens: u32,
     /// Those that were cached.
     pub cached_tokens: u64,
+    /// Those of the response.
+    pub output_tokens: u32,
 }
 
 /// A request with the part that a server has in it.
@@ -227,8 +229,10 @@ impl Pod {
         let is_own =
             |((prefilling, part), _): &(Job, u64)| *prefilling == number && *part == Part::Whole;
         self.prefilling.filter(is_own)?;
+        let request = requests.get(number)?;
         Some(Usage {
-            prompt_tokens: requests.get(number)?.input,
+            prompt_tokens: request.input,
+            output_tokens: request.output,
             cached_tokens: self.prefilling_cached,
         })
     }
@@ -257,6 +261,28 @@ impl Pod {
                     self.release(number, Part::Whole, requests);
                 }
             }
+        }
+        self.admit(now, requests);
+    }
+
+    /// Aborts a request, whatever part it has in it. The blocks of its prompt stay cached.
+    pub fn abort(&mut self, now: u64, number: Number, requests: &[Request]) {
+        self.decode_until(now);
+        self.queue.retain(|waiting| waiting.job.0 != number);
+        let mut part = None;
+        if let Some(((_, own), until)) = self.prefilling.filter(|((own, _), _)| *own == number) {
+            self.prefilling = None;
+            self.busy -= until.saturating_sub(now);
+            part = Some(own);
+        }
+        let running = self.running();
+        self.fetching.retain(|Reverse((_, own))| *own != number);
+        self.decoding.retain(|Reverse((_, own))| *own != number);
+        if self.running() < running {
+            part = Some(Part::Whole);
+        }
+        if let Some(part) = part {
+            self.release(number, part, requests);
         }
         self.admit(now, requests);
     }

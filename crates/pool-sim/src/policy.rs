@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::pod::{Pod, Usage};
-use crate::trace::Request;
+use crate::trace::{Request, Trace};
 
 /// The servers of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,26 @@ impl Picked {
             prefiller: None,
         }
     }
+}
+
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// These servers get it.
+    Send(Picked),
+    /// Its client gets an error.
+    Refuse(Refusal),
+    /// Its client gets an error although servers have begun with it, which abort it.
+    Evict,
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Its pool is full, or has no endpoint for it.
+    Shed,
+    /// It has waited as long as it may.
+    Expired,
 }
 
 /// The servers of a pool.
@@ -44,8 +64,14 @@ pub trait Policy {
     /// Lets time pass.
     fn tick(&mut self, _now: u64, _pods: &[Pod]) {}
 
-    /// Returns the servers for a request; `None` if the request is refused.
+    /// A request arrives. Returns its servers where they are known at once; otherwise [`Self::decided`] returns what
+    /// becomes of it, after this event or a later one.
     fn pick(&mut self, now: u64, number: usize, request: &Request, pods: &[Pod]) -> Option<Picked>;
+
+    /// Returns the next request about which something was decided, asked for until there is none after every event.
+    fn decided(&mut self) -> Option<(usize, Decision)> {
+        None
+    }
 
     /// A server has sent a request's first token, and reports the prompt's token counts if it has computed the prompt.
     fn first_token(&mut self, _now: u64, _number: usize, _usage: Option<Usage>) {}
@@ -73,14 +99,14 @@ impl Kind {
         &self,
         servers: Servers,
         gateways: usize,
-        block_tokens: u32,
+        trace: &Trace,
         seed: u64,
     ) -> Result<Box<dyn Policy>, String> {
         if gateways <= 1 {
-            return self.start_one(servers, block_tokens, seed);
+            return self.start_one(servers, trace, seed);
         }
         let policies = (0..gateways as u64)
-            .map(|number| self.start_one(servers, block_tokens, seed.wrapping_add(number << 32)));
+            .map(|number| self.start_one(servers, trace, seed.wrapping_add(number << 32)));
         Ok(Box::new(Gateways {
             policies: policies.collect::<Result<_, _>>()?,
             by_request: HashMap::new(),
@@ -91,7 +117,7 @@ impl Kind {
     fn start_one(
         &self,
         servers: Servers,
-        block_tokens: u32,
+        trace: &Trace,
         seed: u64,
     ) -> Result<Box<dyn Policy>, String> {
         let rng = fastrand::Rng::with_seed(seed);
@@ -104,10 +130,7 @@ impl Kind {
             }),
             Self::Random => Box::new(Random { rng }),
             Self::Picker(config) => Box::new(crate::picker::PickerPolicy::new(
-                config,
-                servers,
-                block_tokens,
-                seed,
+                config, servers, trace, seed,
             )?),
         })
     }
@@ -179,6 +202,10 @@ impl Policy for Gateways {
         let drawn = self.rng.usize(0..self.policies.len());
         self.by_request.insert(number, drawn);
         self.of(number)?.pick(now, number, request, pods)
+    }
+
+    fn decided(&mut self) -> Option<(usize, Decision)> {
+        self.policies.iter_mut().find_map(|policy| policy.decided())
     }
 
     fn first_token(&mut self, now: u64, number: usize, usage: Option<Usage>) {

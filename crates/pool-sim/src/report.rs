@@ -1,14 +1,37 @@
 //! The result of a run.
 
+use std::ops::Range;
+
 use serde::Serialize;
 
+use crate::bands::{bands, Band};
 use crate::pod::Pod;
 use crate::trace::Trace;
 use crate::SECOND;
 
-/// When the parts of a request's response were there; `None` if it was refused.
+/// What became of a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Fate {
+    /// It has not ended.
+    #[default]
+    Open,
+    /// It got its response.
+    Completed,
+    /// It was refused at once.
+    Shed,
+    /// It had waited as long as it may.
+    Expired,
+    /// Its servers had to abort it.
+    Evicted,
+}
+
+/// When the parts of a request's response were there; `None` if they never were.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Times {
+    /// What became of it.
+    pub fate: Fate,
+    /// It was sent to a server.
+    pub sent: Option<u64>,
     /// The first token.
     pub first_token: Option<u64>,
     /// The last one.
@@ -35,7 +58,7 @@ pub struct Outcome {
     pub requests: usize,
     /// Requests that completed.
     pub completed: usize,
-    /// Requests that no pod could take.
+    /// Requests that got no response: no pod could take them, or the policy refused them.
     pub refused: usize,
     /// Requests whose prompt another server computed than the one that responded.
     pub disaggregated: usize,
@@ -59,6 +82,9 @@ pub struct Outcome {
     /// Every time to first token in milliseconds, in ascending order.
     #[serde(skip)]
     pub ttfts: Vec<f64>,
+    /// The result by objective.
+    #[serde(skip)]
+    pub bands: Vec<Band>,
 }
 
 impl Outcome {
@@ -75,6 +101,8 @@ impl Outcome {
                 .filter(|further| *further > 0)?;
             Some(decoding as f64 / 1e6 / f64::from(further))
         });
+        let completed = times.iter().filter(|times| times.fate == Fate::Completed);
+        let completed = completed.count();
         let end = times.iter().filter_map(|times| times.end).max();
         let end = end.unwrap_or(0);
         let sum = |of: fn(&Pod) -> u64| pods.iter().map(of).sum::<u64>() as f64;
@@ -83,8 +111,8 @@ impl Outcome {
         let share = |part: f64, of: f64| if of > 0.0 { part / of } else { 0.0 };
         Self {
             requests: trace.requests.len(),
-            completed: ttfts.len(),
-            refused: 0,
+            completed,
+            refused: times.len() - completed,
             disaggregated: 0,
             ttft_ms: distribution(&ttfts),
             token_ms: distribution(&ascending(gaps)),
@@ -95,6 +123,7 @@ impl Outcome {
             seconds: end as f64 / SECOND as f64,
             by_pod: pods.iter().map(|pod| pod.requests).collect(),
             ttfts,
+            bands: bands(trace, times),
         }
     }
 }
@@ -108,8 +137,7 @@ const ACCUMULATED: (f64, f64) = (0.05, 20.0);
 fn overload(trace: &Trace, times: &[Times]) -> Option<f64> {
     let served = trace.requests.iter().zip(times);
     let served = served.filter_map(|(request, times)| Some((request.at, times.first_token?)));
-    let (first, last) = (trace.requests.first()?.at, trace.requests.last()?.at);
-    let half = first.midpoint(last)..last;
+    let half = second_half(trace);
     let (mut arrived, mut begun) = (0.0, 0.0);
     for (arrives, begins) in served {
         arrived += f64::from(half.contains(&arrives));
@@ -120,13 +148,22 @@ fn overload(trace: &Trace, times: &[Times]) -> Option<f64> {
     (accumulated > number && accumulated > share * arrived).then(|| accumulated / begun.max(1.0))
 }
 
-fn ascending(values: impl Iterator<Item = f64>) -> Vec<f64> {
+/// Returns the second half of the time in which requests arrive.
+pub fn second_half(trace: &Trace) -> Range<u64> {
+    let first = trace.requests.first().map_or(0, |request| request.at);
+    let last = trace.requests.last().map_or(0, |request| request.at);
+    first.midpoint(last)..last
+}
+
+/// Returns values in ascending order.
+pub fn ascending(values: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     values
 }
 
-fn distribution(ascending: &[f64]) -> Distribution {
+/// Returns the distribution of values in ascending order.
+pub fn distribution(ascending: &[f64]) -> Distribution {
     let at = |share: f64| {
         let last = ascending.len().saturating_sub(1);
         let place = (share * last as f64).round() as usize;

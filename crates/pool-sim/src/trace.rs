@@ -32,7 +32,7 @@ const SYSTEM_TOKENS: u32 = 1024;
 const DEFAULT_RESPONSE_TOKENS: u32 = 128;
 
 /// A request.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Request {
     /// The time at which it arrives.
     pub at: u64,
@@ -46,6 +46,10 @@ pub struct Request {
     pub adapter: Option<Adapter>,
     /// `:path` and body, if the trace has them.
     pub sent: Option<(String, String)>,
+    /// The number of its objective, if the trace has objectives.
+    pub objective: usize,
+    /// The number of its tenant, if the trace has tenants.
+    pub tenant: usize,
 }
 
 /// A load.
@@ -55,6 +59,10 @@ pub struct Trace {
     pub block_tokens: u32,
     /// The requests, by time.
     pub requests: Vec<Request>,
+    /// The names of the objectives.
+    pub objectives: Vec<String>,
+    /// The number of tenants.
+    pub tenants: usize,
 }
 
 #[derive(Deserialize)]
@@ -167,7 +175,7 @@ impl Trace {
     fn new() -> Self {
         Self {
             block_tokens: BLOCK_TOKENS,
-            requests: Vec::new(),
+            ..Self::default()
         }
     }
 
@@ -177,8 +185,7 @@ impl Trace {
             input: prompt.len() as u32 * BLOCK_TOKENS,
             output,
             blocks: prompt.to_vec(),
-            adapter: None,
-            sent: None,
+            ..Request::default()
         });
     }
 
@@ -207,8 +214,7 @@ impl Line {
                     input,
                     output,
                     blocks,
-                    adapter: None,
-                    sent: None,
+                    ..Request::default()
                 };
                 Ok((MOONCAKE_BLOCK_TOKENS, request))
             }
@@ -227,8 +233,8 @@ impl Line {
                         .or(most)
                         .unwrap_or(DEFAULT_RESPONSE_TOKENS),
                     blocks: chain(&text),
-                    adapter: None,
                     sent: Some((path, body.to_string())),
+                    ..Request::default()
                 };
                 Ok((BLOCK_TOKENS, request))
             }
@@ -385,8 +391,7 @@ mod tests {
             input: 150,
             output: 1,
             blocks: blocks.to_vec(),
-            adapter: None,
-            sent: None,
+            ..Request::default()
         };
         let text = |blocks: &[u64], number| {
             let mut body = Vec::new();

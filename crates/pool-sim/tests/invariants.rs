@@ -114,12 +114,12 @@ fn an_idle_server_computes_a_prompt_once_and_then_only_what_is_new() {
         input: 1_000,
         output: 11,
         blocks: (1..=15).collect(),
-        adapter: None,
-        sent: None,
+        ..Request::default()
     };
     let trace = Trace {
         block_tokens: 64,
         requests: vec![request(0), request(10)],
+        ..Trace::default()
     };
     let model = Model {
         prefill_rate: 1_000.0,
@@ -146,12 +146,12 @@ fn decoding_slows_down_with_the_number_of_running_requests() {
         input: 1,
         output: 101,
         blocks: Vec::new(),
-        adapter: None,
-        sent: None,
+        ..Request::default()
     };
     let trace = Trace {
         block_tokens: 64,
         requests: vec![request; 4],
+        ..Trace::default()
     };
     let model = Model {
         prefill_rate: 1e9,
@@ -239,8 +239,7 @@ fn a_prompt_that_one_server_computed_is_fetched_and_decoded_by_another() {
         input: 1_000,
         output: 11,
         blocks: (1..=15).collect(),
-        adapter: None,
-        sent: None,
+        ..Request::default()
     };
     let requests = [request.clone(), request];
     let model = Model {
@@ -288,12 +287,12 @@ fn decoding_slows_down_while_a_prompt_is_computed() {
         input,
         output: 101,
         blocks: Vec::new(),
-        adapter: None,
-        sent: None,
+        ..Request::default()
     };
     let trace = Trace {
         block_tokens: 64,
         requests: vec![request(0, 1), request(1, 10_000)],
+        ..Trace::default()
     };
     let model = |step_tokens| Model {
         prefill_rate: 10_000.0,
@@ -372,11 +371,12 @@ fn for_adapters(adapters: u32, requests: u32) -> Trace {
         output: 1,
         blocks: Vec::new(),
         adapter: Some(number % adapters),
-        sent: None,
+        ..Request::default()
     };
     Trace {
         block_tokens: 64,
         requests: (0..requests).map(request).collect(),
+        ..Trace::default()
     }
 }
 
