@@ -237,6 +237,113 @@ fn what_would_take_too_long_is_refused() {
     );
 }
 
+/// Servers that run four requests at a time, of some 0.4 s each, and a gate that lets as many through.
+const OVERLOAD: [&str; 11] = [
+    "examples/flow-control.yaml",
+    "--sweep=concurrency-detector.maxConcurrency=4",
+    "--trace=shared-prefix",
+    "--documents=4",
+    "--requests=250",
+    "--pods=2",
+    "--seeds=2",
+    "--max-running=4",
+    "--token-ms=3",
+    "--step-tokens=0",
+    "--tenants=3:1",
+];
+
+#[test]
+fn flow_control_is_compared_with_none_by_priority_in_multiples_of_the_capacity() {
+    let load = ["--load=0.5,2", "--objectives=interactive=10:1,batch=0:3"];
+    let found = json(&[&load, &OVERLOAD[..]].concat());
+    // Two servers complete some 20 requests per second.
+    let capacity = found["capacity"].as_f64().unwrap();
+    assert!((17.0..22.0).contains(&capacity), "{capacity}");
+    let loads = found["loads"].as_array().unwrap();
+    assert_eq!(loads.len(), 2);
+    assert_eq!(loads[1]["rate"].as_f64().unwrap(), 2.0 * capacity);
+    let name = "examples/flow-control.yaml concurrency-detector.maxConcurrency=4";
+    let policies = [&format!("{name}, no flow control"), name];
+    let bands = ["interactive", "batch"];
+    let figure = |load: usize, policy: usize, band: usize, of: &str, figure: &str| {
+        let policy_of = &loads[load]["policies"][policy];
+        assert_eq!(policy_of["policy"], policies[policy]);
+        let found = &policy_of["bands"][band];
+        assert_eq!(found["objective"], bands[band]);
+        found[of][figure].as_f64().unwrap()
+    };
+    // Below the capacity nothing waits for long; beyond it the lower priority does.
+    assert!(figure(0, 1, 1, "median", "wait_p50_ms") < 20.0);
+    let high = figure(1, 1, 0, "highest", "wait_p99_ms");
+    let low = figure(1, 1, 1, "lowest", "wait_p50_ms");
+    assert!(high < 500.0 && low > 2_000.0, "{high} {low}");
+    // Without flow control both wait, and in the servers.
+    for band in [0, 1] {
+        assert_eq!(figure(1, 0, band, "highest", "wait_p99_ms"), 0.0);
+        assert!(figure(1, 0, band, "lowest", "ttft_p50_ms") > 2_000.0);
+    }
+    let done = |policy| {
+        let done = |band| figure(1, policy, band, "median", "completed_per_second");
+        done(0) + done(1)
+    };
+    assert!(
+        (done(1) / done(0) - 1.0).abs() < 0.15,
+        "{} {}",
+        done(1),
+        done(0)
+    );
+    let tenants = &loads[1]["policies"][1]["bands"][1]["median"]["tenants"];
+    let first = tenants[0].as_f64().unwrap();
+    assert!((0.4..0.6).contains(&first), "{tenants}");
+}
+
+#[test]
+fn each_gateway_lets_as_much_through_as_one() {
+    let load = ["--load=2", "--gateways=1,3", "--seeds=1"];
+    let load = [&OVERLOAD[..6], &OVERLOAD[7..], &load].concat();
+    let output = simulate(&load);
+    let text = String::from_utf8(output.stdout).unwrap();
+    // The document's own objectives.
+    let rows = |objective: &str| {
+        let rows = text
+            .lines()
+            .filter(|line| line.trim_start().starts_with(objective));
+        rows.map(|row| row.split_whitespace().map(str::to_owned).collect())
+            .collect::<Vec<Vec<String>>>()
+    };
+    assert_eq!(rows("batch").len(), 4, "{text}");
+    let server = |row: usize| rows("interactive")[row][7].parse::<f64>().unwrap();
+    assert!(server(2) < 40.0 && server(3) > 300.0, "{text}");
+    assert!(
+        text.contains("maxConcurrency=4, no flow control, 3 gateways"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_the_load_is_to_be_is_read_strictly() {
+    for (argument, expected) in [
+        ("--load=0", "expected a number above 0"),
+        ("--tenants=3:1", "--load"),
+        ("--objectives=a", "expected NAME=PRIORITY"),
+        ("--objectives=a=1.5", "expected NAME=PRIORITY"),
+        ("--objectives=a=1:0", "expected NAME=PRIORITY"),
+    ] {
+        let output = simulate(&["examples/flow-control.yaml", "--trace=multi-turn", argument]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains(expected), "{argument}: {error}");
+    }
+    let load = [
+        "examples/flow-control.yaml",
+        "--trace=multi-turn",
+        "--load=1",
+        "--rate=3",
+    ];
+    let error = String::from_utf8(simulate(&load).stderr).unwrap();
+    assert!(error.contains("cannot be used with"), "{error}");
+}
+
 /// The page shows how several gateways compare, and the command that says so.
 #[test]
 fn the_comparison_of_gateways_in_the_docs_is_what_the_command_prints() {

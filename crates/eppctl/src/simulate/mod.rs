@@ -1,26 +1,30 @@
 //! `eppctl simulate`: compares configurations on a simulated pool under load.
 
+mod figures;
+mod load_report;
+mod loads;
 mod plot;
 mod report;
 mod runs;
 mod sweep;
+mod traces;
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
 use epp_core::config;
-use pool_sim::{Kind, Model, PoolModel, Servers, Trace};
+use pool_sim::{Kind, Model, PoolModel, Servers};
 
-use self::report::{Comparison, Policy};
+use self::load_report::Loads;
+use self::loads::{capacity, LoadArgs, Named, CAPACITY_RUNS};
+use self::report::{Comparison, Load, Policy};
 use self::runs::{run_all, Setting};
 use self::sweep::{variants, Sweep};
-use crate::input::{plan_of, read_document, read_text};
+use self::traces::Source;
+use crate::input::{plan_of, read_document};
 use crate::output::{Error, ExitStatus, Output};
 use crate::schema::value;
-
-/// Requests that one call simulates at most, in all runs together: some minutes of a release build on two cores.
-const MAX_REQUESTS: usize = 10_000_000;
 
 /// Simulate a pool of model servers under load, and compare configurations with round robin, least
 /// request and random.
@@ -37,6 +41,10 @@ const MAX_REQUESTS: usize = 10_000_000;
 /// Each policy is simulated once for each seed, which draws another load of the same kind, and the result is the
 /// median of its runs, with the lowest and the highest: what differs by less than that is chance. The runs share the
 /// cores of this machine; one call simulates 10,000,000 requests at most.
+///
+/// With --load, a configuration with flow control is compared with itself without, by priority, while more arrives than
+/// the pool can take. Without it, requests below priority 0 are refused while the pool is full. Each of several gateways
+/// gates for itself, as each Envoy does.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl simulate examples/gie.yaml examples/llm-d.yaml \\
@@ -50,6 +58,9 @@ const MAX_REQUESTS: usize = 10_000_000;
     --sweep queue-scorer.weight=1,2,4
   eppctl simulate examples/llm-d.yaml --trace shared-prefix --requests 2000 \\
     --gateways 1,2,4
+  # what flow control does to each priority and tenant under overload:
+  eppctl simulate examples/flow-control.yaml --trace multi-turn --pods 1 \\
+    --requests 500 --load 1,3 --tenants 3:1 --seeds 1
 
 Exit status: 0 simulated, 2 a file cannot be read or a configuration does not load.")]
 pub struct Simulate {
@@ -100,6 +111,8 @@ pub struct Simulate {
     #[arg(long, value_name = "FILE")]
     plot: Option<PathBuf>,
     #[command(flatten)]
+    overload: LoadArgs,
+    #[command(flatten)]
     model: ModelArgs,
 }
 
@@ -137,6 +150,13 @@ struct ModelArgs {
     adapter_ms: f64,
 }
 
+/// Returns the policies of documents.
+fn kinds(documents: &[Named]) -> Vec<(String, Kind)> {
+    let kinds = documents.iter();
+    let kinds = kinds.map(|(name, document)| (name.clone(), Kind::Picker(document.to_string())));
+    kinds.collect()
+}
+
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
@@ -152,8 +172,20 @@ impl Simulate {
             let text = format!("--prefill-pods {prefill}: there are {all} pods");
             return Err(Error::new(text));
         }
-        let settings = self.settings()?;
-        let traces = self.traces(settings.len())?;
+        let documents = self.documents()?;
+        if !self.overload.load.is_empty() {
+            return self.run_loads(documents, output);
+        }
+        let mut kinds = kinds(&documents);
+        kinds.extend([
+            ("round robin".to_owned(), Kind::RoundRobin),
+            ("least request".to_owned(), Kind::LeastRequest),
+            ("random".to_owned(), Kind::Random),
+        ]);
+        let settings = self.settings(&kinds);
+        let source = Source::new(self)?;
+        source.check(settings.len(), settings.len() as f64)?;
+        let traces = source.traces();
         let began = Instant::now();
         let outcomes = run_all(&settings, &traces)?;
         let took = began.elapsed();
@@ -167,30 +199,48 @@ impl Simulate {
             plot::draw(file, &lines).map_err(failed)?;
         }
         output.print(&Comparison {
-            trace: self.trace.clone(),
-            pods: self.pods,
-            prefill_pods: self.prefill_pods,
-            seed: self.seed,
-            seeds: self.seeds,
+            load: self.load(),
             policies,
             took,
         })?;
         Ok(ExitStatus::Ok)
     }
 
-    /// Returns what is compared: each variant of each configuration and the simple policies, behind each number of
-    /// gateways.
-    fn settings(&self) -> Result<Vec<Setting>, Error> {
-        let mut kinds = Vec::new();
-        for file in &self.configs {
-            kinds.extend(self.variants(file)?);
+    /// Runs each configuration with flow control and without, in multiples of the pool's capacity.
+    fn run_loads(&self, documents: Vec<Named>, output: &mut Output) -> Result<ExitStatus, Error> {
+        let documents = self.overload.documents(documents)?;
+        let settings = self.settings(&kinds(&documents));
+        let source = Source::new(self)?;
+        let loads = self.overload.load.iter().map(|load| load.max(1.0));
+        let runs = settings.len() as f64 * loads.sum::<f64>() + CAPACITY_RUNS;
+        source.check(settings.len(), runs)?;
+        // The first one has no flow control.
+        let (Some((_, document)), Some(setting)) = (documents.first(), settings.first()) else {
+            return Ok(ExitStatus::Ok);
+        };
+        let capacity = capacity(setting, &source)?;
+        let objectives = self.overload.objectives(document);
+        let runs = self
+            .overload
+            .run(&settings, &source, &objectives, capacity)?;
+        output.print(&Loads::new(self.load(), capacity, runs, &objectives))?;
+        Ok(ExitStatus::Ok)
+    }
+
+    fn load(&self) -> Load {
+        Load {
+            trace: self.trace.clone(),
+            pods: self.pods,
+            prefill_pods: self.prefill_pods,
+            seed: self.seed,
+            seeds: self.seeds,
         }
-        kinds.extend([
-            ("round robin".to_owned(), Kind::RoundRobin),
-            ("least request".to_owned(), Kind::LeastRequest),
-            ("random".to_owned(), Kind::Random),
-        ]);
-        let behind = |(name, kind): (String, Kind)| {
+    }
+
+    /// Returns each policy behind each number of gateways.
+    fn settings(&self, kinds: &[(String, Kind)]) -> Vec<Setting> {
+        let behind = |(name, kind): &(String, Kind)| {
+            let (name, kind) = (name.clone(), kind.clone());
             self.gateways.iter().map(move |gateways| Setting {
                 name: match self.gateways.as_slice() {
                     [_] => name.clone(),
@@ -201,28 +251,28 @@ impl Simulate {
                 pool: self.pool(*gateways),
             })
         };
-        Ok(kinds.into_iter().flat_map(behind).collect())
+        kinds.iter().flat_map(behind).collect()
     }
 
-    /// Returns the variants of a configuration, which all load.
-    fn variants(&self, file: &str) -> Result<Vec<(String, Kind)>, Error> {
+    /// Returns the variants of all configurations, which all load.
+    fn documents(&self) -> Result<Vec<Named>, Error> {
+        let variants = self.configs.iter().map(|file| self.variants(file));
+        Ok(variants.collect::<Result<Vec<_>, _>>()?.concat())
+    }
+
+    /// Returns the variants of a configuration.
+    fn variants(&self, file: &str) -> Result<Vec<Named>, Error> {
         let text = read_document(file)?;
         // Report a document that does not load as every command does.
         plan_of(file, &text)?;
-        if self.sweep.is_empty() {
-            return Ok(vec![(file.to_owned(), Kind::Picker(text))]);
-        }
         let node = config::parse(&text);
         let node = node.map_err(|_| Error::new(format!("{file}: does not parse")))?;
         let variants = variants(value(&node), &self.sweep);
         let variants = variants.map_err(|error| Error::new(format!("{file}: {error}")))?;
         let variants = variants.into_iter().map(|variant| {
-            let (name, text) = (
-                file.to_owned() + &variant.name,
-                variant.document.to_string(),
-            );
-            plan_of(&name, &text)?;
-            Ok((name, Kind::Picker(text)))
+            let name = file.to_owned() + &variant.name;
+            plan_of(&name, &variant.document.to_string())?;
+            Ok((name, variant.document))
         });
         variants.collect()
     }
@@ -249,65 +299,5 @@ impl Simulate {
             },
             gateways: gateways as usize,
         }
-    }
-
-    /// Returns the trace of each seed.
-    fn traces(&self, policies: usize) -> Result<Vec<(u64, Trace)>, Error> {
-        let bounded = |requests: usize| {
-            let all = requests.saturating_mul(policies * self.seeds as usize);
-            match all > MAX_REQUESTS {
-                true => Err(Error::new(format!(
-                    "{requests} requests, {policies} policies and {} seeds are {all} simulated requests; at most \
-                     {MAX_REQUESTS} are: set --requests, --seeds or fewer variants",
-                    self.seeds
-                ))),
-                false => Ok(requests),
-            }
-        };
-        let generated = self.requests.unwrap_or(10_000);
-        let seeds = (0..self.seeds).map(|number| self.seed.wrapping_add(number));
-        let traces = match self.trace.as_str() {
-            "multi-turn" => {
-                let requests = bounded(generated)?;
-                let trace = |seed| Trace::multi_turn(requests, self.rate, seed);
-                seeds.map(|seed| (seed, trace(seed))).collect()
-            }
-            "shared-prefix" => {
-                let requests = bounded(generated)?;
-                let trace = |seed| Trace::shared_prefix(requests, self.rate, self.documents, seed);
-                seeds.map(|seed| (seed, trace(seed))).collect()
-            }
-            file => {
-                if self.adapters > 0 {
-                    return Err(Error::new(
-                        "--adapters: only generated traces have adapters",
-                    ));
-                }
-                let trace = self.read(file)?;
-                bounded(trace.requests.len())?;
-                seeds.map(|seed| (seed, trace.clone())).collect()
-            }
-        };
-        let sped_up = |(seed, mut trace): (u64, Trace)| {
-            trace.speed_up(self.speed);
-            if self.adapters > 0 {
-                trace.use_adapters(self.adapters);
-            }
-            (seed, trace)
-        };
-        let traces: Vec<(u64, Trace)> = traces;
-        Ok(traces.into_iter().map(sped_up).collect())
-    }
-
-    fn read(&self, file: &str) -> Result<Trace, Error> {
-        let invalid = |error| Error::new(format!("{file}: {error}"));
-        let text = read_text(file).map_err(|error| {
-            Error::new(format!(
-                "{error}; or generate a trace: multi-turn, shared-prefix"
-            ))
-        })?;
-        let mut trace = Trace::parse(&text).map_err(invalid)?;
-        trace.requests.truncate(self.requests.unwrap_or(usize::MAX));
-        Ok(trace)
     }
 }

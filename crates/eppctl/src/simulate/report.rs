@@ -5,87 +5,50 @@ use std::time::Duration;
 
 use pool_sim::Outcome;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use super::figures::{headings, median, named, row, Figure, Spread, Unit};
 use crate::output::{styled, Report, FAINT, STRONG, WARNING};
 
-/// A figure of an outcome.
-struct Figure {
-    /// Its name in JSON.
-    name: &'static str,
-    /// The heading of its column.
-    heading: &'static str,
-    unit: Unit,
-    of: fn(&Outcome) -> f64,
-}
-
-enum Unit {
-    /// Milliseconds, or a count.
-    Whole,
-    /// A quotient.
-    Ratio,
-    /// A share, shown in percent.
-    Share,
-}
-
 const FIGURES: [Figure; 11] = {
-    const fn figure(
-        name: &'static str,
-        heading: &'static str,
-        unit: Unit,
-        of: fn(&Outcome) -> f64,
-    ) -> Figure {
+    const fn figure(name: &'static str, heading: &'static str, unit: Unit) -> Figure {
         Figure {
             name,
             heading,
             unit,
-            of,
         }
     }
     use Unit::{Ratio, Share, Whole};
     [
-        figure("ttft_mean_ms", "mean", Whole, |run| run.ttft_ms.mean),
-        figure("ttft_p50_ms", "p50", Whole, |run| run.ttft_ms.p50),
-        figure("ttft_p90_ms", "p90", Whole, |run| run.ttft_ms.p90),
-        figure("ttft_p99_ms", "p99", Whole, |run| run.ttft_ms.p99),
-        figure("token_p50_ms", "token", Whole, |run| run.token_ms.p50),
-        figure("token_p99_ms", "p99", Whole, |run| run.token_ms.p99),
-        figure("cached_share", "cached", Share, |run| run.cached_share),
-        figure("load_spread", "spread", Ratio, |run| run.load_spread),
-        figure("prefill_share", "prefill", Share, |run| run.prefill_share),
-        figure("disaggregated_share", "P/D", Share, |run| {
-            run.disaggregated as f64 / run.requests.max(1) as f64
-        }),
-        figure("refused", "refused", Whole, |run| run.refused as f64),
+        figure("ttft_mean_ms", "mean", Whole),
+        figure("ttft_p50_ms", "p50", Whole),
+        figure("ttft_p90_ms", "p90", Whole),
+        figure("ttft_p99_ms", "p99", Whole),
+        figure("token_p50_ms", "token", Whole),
+        figure("token_p99_ms", "p99", Whole),
+        figure("cached_share", "cached", Share),
+        figure("load_spread", "spread", Ratio),
+        figure("prefill_share", "prefill", Share),
+        figure("disaggregated_share", "P/D", Share),
+        figure("refused", "refused", Whole),
     ]
 };
 
-impl Figure {
-    fn cell(&self, value: f64) -> String {
-        match self.unit {
-            Unit::Whole => format!("{value:>7.0}"),
-            Unit::Ratio => format!("{value:>7.2}"),
-            Unit::Share => format!("{:>6.1}%", value * 100.0),
-        }
-    }
-}
-
-/// The figures of one run, or of several.
-type Figures = [f64; FIGURES.len()];
-
-/// Returns one of each figure's values in ascending order.
-fn figures(runs: &[Outcome], choose: fn(usize) -> usize) -> Figures {
-    FIGURES.map(|figure| {
-        let mut values: Vec<f64> = runs.iter().map(figure.of).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(choose(values.len())).copied().unwrap_or(0.0)
-    })
-}
-
-fn named(figures: &Figures) -> Value {
-    let named = FIGURES.iter().zip(figures);
-    let named = named.map(|(figure, value)| (figure.name.to_owned(), Value::from(*value)));
-    Value::Object(named.collect::<Map<String, Value>>())
+/// Returns the values of [`FIGURES`].
+fn values(run: &Outcome) -> Vec<f64> {
+    vec![
+        run.ttft_ms.mean,
+        run.ttft_ms.p50,
+        run.ttft_ms.p90,
+        run.ttft_ms.p99,
+        run.token_ms.p50,
+        run.token_ms.p99,
+        run.cached_share,
+        run.load_spread,
+        run.prefill_share,
+        run.disaggregated as f64 / run.requests.max(1) as f64,
+        run.refused as f64,
+    ]
 }
 
 /// A run.
@@ -112,7 +75,7 @@ pub struct Policy {
     runs: Vec<Run>,
     /// The same as rows of a table.
     #[serde(skip)]
-    rows: [Figures; 3],
+    spread: Spread,
     /// Every time to first token of all runs in milliseconds, in ascending order.
     #[serde(skip)]
     times: Vec<f64>,
@@ -126,23 +89,21 @@ impl Policy {
             .flat_map(|run| std::mem::take(&mut run.ttfts))
             .collect::<Vec<f64>>();
         times.sort_by(f64::total_cmp);
-        let middle: fn(usize) -> usize = |runs| runs.saturating_sub(1) / 2;
-        let choices: [fn(usize) -> usize; 3] = [middle, |_| 0, |runs| runs.saturating_sub(1)];
-        let rows = choices.map(|choose| figures(&runs, choose));
-        let [median, lowest, highest] = rows.each_ref().map(named);
+        let spread = Spread::of(&runs.iter().map(values).collect::<Vec<_>>());
+        let named = |values: &[f64]| Value::Object(named(&FIGURES, values));
         let mut overload: Vec<f64> = runs.iter().map(|run| run.overload.unwrap_or(0.0)).collect();
         overload.sort_by(f64::total_cmp);
-        let overload = overload.get(middle(overload.len())).copied();
+        let overload = median(&overload);
         let seeds = (0..).map(|number| first_seed.wrapping_add(number));
         let runs = seeds.zip(runs).map(|(seed, outcome)| Run { seed, outcome });
         Self {
             policy,
-            median,
-            lowest,
-            highest,
-            overload: overload.filter(|overload| *overload > 0.0),
+            median: named(&spread.median),
+            lowest: named(&spread.lowest),
+            highest: named(&spread.highest),
+            overload: Some(overload).filter(|overload| *overload > 0.0),
             runs: runs.collect(),
-            rows,
+            spread,
             times,
         }
     }
@@ -158,9 +119,9 @@ impl Policy {
     }
 }
 
-/// The runs of all policies.
+/// What is simulated.
 #[derive(Serialize)]
-pub struct Comparison {
+pub struct Load {
     /// The trace's file, or the kind of a generated one.
     pub trace: String,
     /// Number of servers.
@@ -171,6 +132,36 @@ pub struct Comparison {
     pub seed: u64,
     /// Number of seeds.
     pub seeds: u64,
+}
+
+impl Load {
+    /// Writes the first line of a table.
+    pub fn write(&self, requests: usize, out: &mut dyn Write) -> io::Result<()> {
+        let Self {
+            trace, pods, seed, ..
+        } = self;
+        let prefill = match self.prefill_pods {
+            0 => String::new(),
+            some => format!(" ({some} prefill)"),
+        };
+        let last = seed.wrapping_add(self.seeds - 1);
+        let seeds = match self.seeds {
+            1 => format!("seed {seed}"),
+            some => format!("medians of the seeds {seed} to {last}, with the lowest and the highest of the {some} runs"),
+        };
+        writeln!(
+            out,
+            "{requests} requests of {trace}, {pods} pods{prefill}; {seeds}"
+        )
+    }
+}
+
+/// The runs of all policies.
+#[derive(Serialize)]
+pub struct Comparison {
+    /// What is simulated.
+    #[serde(flatten)]
+    pub load: Load,
     /// The policies.
     pub policies: Vec<Policy>,
     /// Wall-clock time; not reproducible, so not serialized.
@@ -188,45 +179,29 @@ impl Report for Comparison {
         let first = self.policies.first();
         let requests = first.and_then(|policy| policy.runs.first());
         let requests = requests.map_or(0, |run| run.outcome.requests);
-        let prefill = match self.prefill_pods {
-            0 => String::new(),
-            some => format!(" ({some} prefill)"),
-        };
-        let last = self.seed.wrapping_add(self.seeds - 1);
-        let seeds = match self.seeds {
-            1 => format!("seed {}", self.seed),
-            some => format!("medians of the seeds {} to {last}, with the lowest and the highest of the {some} runs", self.seed),
-        };
-        writeln!(
-            out,
-            "{requests} requests of {}, {} pods{prefill}; {seeds}",
-            self.trace, self.pods
-        )?;
+        self.load.write(requests, out)?;
         let names = self
             .policies
             .iter()
             .map(|policy| policy.policy.chars().count());
         let width = names.max().unwrap_or(0).max(20);
-        let headings = FIGURES
-            .iter()
-            .map(|figure| format!(" {:>7}", figure.heading));
-        let head = format!("{:width$}{}", "policy", headings.collect::<String>());
+        let head = headings("policy", width, &FIGURES);
         writeln!(out, "{}", styled(STRONG, head))?;
         for policy in &self.policies {
-            let row = |name: &str, figures: &Figures| {
-                let cells = FIGURES.iter().zip(figures);
-                let cells = cells.map(|(figure, value)| format!(" {}", figure.cell(*value)));
-                format!("{name:width$}{}", cells.collect::<String>())
-            };
-            let [median, lowest, highest] = &policy.rows;
-            writeln!(out, "{}", row(&policy.policy, median))?;
-            if self.seeds > 1 {
-                writeln!(out, "{}", styled(FAINT, row("  lowest", lowest)))?;
-                writeln!(out, "{}", styled(FAINT, row("  highest", highest)))?;
+            let Spread {
+                median,
+                lowest,
+                highest,
+            } = &policy.spread;
+            writeln!(out, "{}", row(&policy.policy, width, &FIGURES, median))?;
+            if self.load.seeds > 1 {
+                let row = |name, values| styled(FAINT, row(name, width, &FIGURES, values));
+                writeln!(out, "{}", row("  lowest", lowest))?;
+                writeln!(out, "{}", row("  highest", highest))?;
             }
         }
         self.write_saturated(out)?;
-        let simulated = requests * self.policies.len() * self.seeds as usize;
+        let simulated = requests * self.policies.len() * self.load.seeds as usize;
         let rate = simulated as f64 / self.took.as_secs_f64().max(1e-9);
         let foot = format!("{FOOT}. Simulated {rate:.0} requests/s");
         writeln!(out, "{}", styled(FAINT, foot))

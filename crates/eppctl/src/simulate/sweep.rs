@@ -101,7 +101,7 @@ fn set(document: &mut Value, setting: &str, value: &Value) -> Result<(), String>
 }
 
 /// Sets a parameter by its path, whose parts are separated by dots.
-fn set_parameter(parameters: &mut Value, path: &str, value: &Value) {
+pub fn set_parameter(parameters: &mut Value, path: &str, value: &Value) {
     let mut place = parameters;
     for part in path.split('.') {
         if !place.is_object() {
@@ -142,7 +142,8 @@ fn name_of(plugin: &Value) -> Option<&str> {
     named.or_else(|| plugin.get("type")?.as_str())
 }
 
-fn list<'a>(value: &'a mut Value, key: &str) -> &'a mut [Value] {
+/// Returns the entries of a list; none if there is no such list.
+pub fn list<'a>(value: &'a mut Value, key: &str) -> &'a mut [Value] {
     let found = value.get_mut(key).and_then(Value::as_array_mut);
     found.map_or(&mut [], Vec::as_mut_slice)
 }
