@@ -85,8 +85,64 @@ fn the_tag_of_the_image_decides_which_defaults_hold() {
             "{what}"
         );
     }
-    let (_, result) = of_values(&gie_of("main", ""));
-    assert_eq!(line(&result, "failureMode").0, "to-do");
+}
+
+#[test]
+fn a_tag_that_is_not_the_charts_leaves_its_version_open() {
+    for (image, words) in [
+        (
+            "{name: llm-d-inference-scheduler, hub: ghcr.io/llm-d, tag: v0.7.0}",
+            "the image llm-d-inference-scheduler v0.7.0 does not say which version of the chart",
+        ),
+        (
+            "{repository: llm-d/llm-d-router-endpoint-picker, tag: v0.10.0}",
+            "the image llm-d-router-endpoint-picker v0.10.0 does not say",
+        ),
+        ("{tag: main}", "the image's tag main does not say"),
+        ("{}", "no image.tag says"),
+    ] {
+        let values = gie_of("v0.7.0", "").replace("{tag: v0.7.0}", image);
+        let (status, result) = of_values(&values);
+        let (outcome, what) = line(&result, "failureMode");
+        assert!(
+            status == 1 && outcome == "to-do" && what.starts_with(words),
+            "{image}: {what}"
+        );
+        // The newest defaults.
+        let mode = &parameters(&result, "envoy-proxy")["failureMode"];
+        assert_eq!(mode, "FailOpen", "{image}");
+        let last = &result["document"]["schedulingProfiles"][0]["plugins"][2];
+        assert_eq!(last["weight"], 3, "{image}");
+        assert!(!result.to_string().contains("decision tree"), "{image}");
+    }
+    for image in [
+        "{name: epp, tag: v1.3.0}",
+        "{repository: a/epp, tag: v1.3.0}",
+    ] {
+        let values = gie_of("v0.7.0", "").replace("{tag: v0.7.0}", image);
+        let (status, result) = of_values(&values);
+        assert_eq!(status, 0, "{image}: {result:#}");
+        let mode = &parameters(&result, "envoy-proxy")["failureMode"];
+        assert_eq!(mode, "FailClose", "{image}");
+    }
+}
+
+/// The document's own failure mode is in force.
+#[test]
+fn a_failure_mode_of_the_document_is_kept() {
+    let document = "  pluginsConfigFile: a.yaml
+  pluginsCustomConfig:
+    a.yaml: |
+      apiVersion: inference.networking.x-k8s.io/v1alpha1
+      kind: EndpointPickerConfig
+      plugins:
+      - {type: queue-scorer}
+      - {type: envoy-proxy, parameters: {failureMode: FailClose}}
+";
+    let (status, result) = of_values(&gie_of("v1.5.0", document));
+    assert_eq!(status, 0, "{result:#}");
+    let mode = &parameters(&result, "envoy-proxy")["failureMode"];
+    assert_eq!(mode, "FailClose");
 }
 
 #[test]

@@ -122,45 +122,44 @@ impl<'c> Migration<'c> {
     fn failure_mode(&mut self, sources: &Sources) {
         const NAME: &str = "failureMode";
         let mut settings = sources.settings.iter();
-        if settings.any(|one| one.target == Target::Proxy(NAME)) {
+        let given = settings.any(|one| one.target == Target::Proxy(NAME));
+        if given || self.document.get(PROXY, NAME).is_some() {
             return;
         }
+        let mut outcome = Outcome::Moved;
         let (mode, what) = match (self.chart, self.release) {
-            (Some(Chart::Router), _) if self.document.get(PROXY, NAME).is_none() => {
-                ("FailOpen", "the chart's default: envoy-proxy, failureMode: FailOpen")
-            }
+            (Some(Chart::Router), _) => (
+                "FailOpen",
+                "the chart's default: envoy-proxy, failureMode: FailOpen".to_owned(),
+            ),
             (Some(Chart::Gie), _) if self.document.get(PROXY, "requests").is_some() => (
                 "FailClose",
-                "the default of the chart's own proxy: envoy-proxy, failureMode: FailClose",
+                "the default of the chart's own proxy: envoy-proxy, failureMode: FailClose"
+                    .to_owned(),
             ),
             (Some(Chart::Gie), Some(release)) if release >= Release(1, 4) => (
                 "FailOpen",
-                "the chart's default from v1.4 on: envoy-proxy, failureMode: FailOpen",
+                "the chart's default from v1.4 on: envoy-proxy, failureMode: FailOpen".to_owned(),
             ),
             (Some(Chart::Gie), Some(_)) => (
                 "FailClose",
-                "the chart's default before v1.4: envoy-proxy, failureMode: FailClose",
+                "the chart's default before v1.4: envoy-proxy, failureMode: FailClose".to_owned(),
             ),
-            (Some(Chart::Gie), None) => (
-                "",
-                "the chart's default is FailOpen from v1.4 on and FailClose before, as here; image.tag names no release: set failureMode of envoy-proxy",
-            ),
+            (Some(Chart::Gie), None) => {
+                outcome = Outcome::ToDo;
+                let unknown = unknown_version(sources);
+                ("FailOpen", format!("{unknown}: FailOpen from chart v1.4 on, as set on envoy-proxy below, FailClose before"))
+            }
             // An InferencePool's own default is that of envoy-proxy.
             _ => return,
         };
-        let outcome = match mode {
-            "" => Outcome::ToDo,
-            mode => {
-                self.document.set(PROXY, NAME, json!(mode));
-                Outcome::Moved
-            }
-        };
+        self.document.set(PROXY, NAME, json!(mode));
         self.lines.push(Line {
             setting: NAME.to_owned(),
             value: String::new(),
             place: String::new(),
             outcome,
-            what: what.to_owned(),
+            what,
         });
     }
 
@@ -186,7 +185,7 @@ impl<'c> Migration<'c> {
     fn release(&mut self, setting: &Setting) {
         let newest = self.chart.map(Release::newest);
         let (outcome, what) = match (self.release, self.chart) {
-            (None, _) => (Outcome::NotNeeded, "names no release"),
+            (None, _) => (Outcome::NotNeeded, "names no release of the chart"),
             (Some(release), _) if Some(release) > newest => (
                 Outcome::ToDo,
                 "newer than every release that this command knows: compare the result with the defaults of its chart",
@@ -404,6 +403,17 @@ impl<'c> Migration<'c> {
                 self.document.set(DISCOVERY, "clusters", json!(clusters));
             }
         }
+    }
+}
+
+/// Returns why the version of the chart inferencepool is not known.
+fn unknown_version(sources: &Sources) -> String {
+    const ENDS: &str = "does not say which version of the chart it is installed with";
+    match (sources.other_image(), sources.tag()) {
+        (Some(image), Some(tag)) => format!("the image {image} {tag} {ENDS}"),
+        (Some(image), None) => format!("the image {image} {ENDS}"),
+        (None, Some(tag)) => format!("the image's tag {tag} {ENDS}"),
+        (None, None) => "no image.tag says which version of the chart is installed".to_owned(),
     }
 }
 

@@ -104,11 +104,29 @@ impl Sources {
         Ok(sources)
     }
 
-    /// Returns the release that the tag of the Endpoint Picker's image names.
+    /// Returns the release of the chart that the tag of the Endpoint Picker's image names.
     pub fn release(&self) -> Option<Release> {
+        match self.other_image() {
+            Some(_) => None,
+            None => Release::of_tag(&self.tag()?),
+        }
+    }
+
+    /// Returns the tag of the Endpoint Picker's image.
+    pub fn tag(&self) -> Option<String> {
         let mut settings = self.settings.iter();
         let tag = settings.find(|one| one.target == Target::Release)?;
-        Release::of_tag(&tag.value.to_string())
+        Some(tag.value.to_string())
+    }
+
+    /// Returns the name of the image that values give to the chart inferencepool instead of its own, `epp`. Its tag is
+    /// not a release of the chart.
+    pub fn other_image(&self) -> Option<String> {
+        let mut settings = self.settings.iter().rev();
+        let image = settings.find(|one| values::IMAGE_NAMES.contains(&one.name.as_str()))?;
+        let path = image.value.to_string();
+        let name = path.rsplit('/').next().unwrap_or_default();
+        (name != "epp").then(|| name.to_owned())
     }
 
     fn read(&mut self, file: &str, text: &str) -> Result<(), String> {

@@ -170,6 +170,12 @@ const OF_PROCESS: [&str; 24] = [
     "volumes",
 ];
 
+/// The name of the image whose tag is `inferenceExtension.image.tag`; the charts of v1.5 call it a repository.
+pub const IMAGE_NAMES: [&str; 2] = [
+    "inferenceExtension.image.name",
+    "inferenceExtension.image.repository",
+];
+
 /// Lists and mappings of flags.
 pub const FLAGS: [&str; 2] = ["inferenceExtension.flags", "router.epp.flags"];
 
