@@ -196,7 +196,7 @@ fn check_document(
         file: file.to_owned(),
         place: document.place.clone(),
         loads: plan.is_some(),
-        summary: plan.as_ref().map(Plan::summary),
+        summary: plan.as_ref().map(summary),
         fields: others(&errors, &warnings)
             .into_iter()
             .chain(plan.iter().flat_map(unread))
@@ -209,6 +209,26 @@ fn check_document(
         text: text.to_owned(),
     };
     (checked, plan)
+}
+
+/// Returns what a plan does, with its flow control.
+fn summary(plan: &Plan) -> String {
+    let mut summary = plan.summary();
+    if let Some(waiting) = waiting(plan) {
+        summary.push_str("; ");
+        summary.push_str(&waiting);
+    }
+    summary
+}
+
+/// Returns how long requests wait, if the plan has flow control.
+pub fn waiting(plan: &Plan) -> Option<String> {
+    const WAIT: &str = "requests wait while the pool is full";
+    let flow = plan.flow.as_ref()?;
+    Some(match flow.ttl {
+        Some(ttl) => format!("{WAIT}, at most {} s", ttl.as_secs_f64()),
+        None => format!("{WAIT}, without a limit of time"),
+    })
 }
 
 fn acceptance(dialect: TargetDialect, tree: &config::value::Node) -> Acceptance {

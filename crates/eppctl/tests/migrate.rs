@@ -115,11 +115,13 @@ fn values_of_llm_d_router_are_carried_over() {
 #[test]
 fn without_a_document_the_charts_own_is_in_force() {
     let (status, result) = migrate(RUNS[1], "");
-    // The objectives.
-    assert_eq!(status, 1, "{result:#}");
-    let (outcome, what) = line(&result, "inferenceObjectives");
-    assert_eq!(outcome, "to-do");
-    assert!(what.contains("static-objectives"), "{what}");
+    assert_eq!(status, 0, "{result:#}");
+    assert_eq!(line(&result, "inferenceObjectives").0, "moved");
+    let objective = &parameters(&result, "static-objectives")["objectives"][0];
+    assert_eq!(
+        (&objective["name"], &objective["priority"]),
+        (&"interactive".into(), &10.into())
+    );
     assert_eq!(result["source"], "the chart's own default-plugins.yaml");
     let profile = &result["document"]["schedulingProfiles"][0]["plugins"];
     assert_eq!(profile[2]["weight"], 3);

@@ -58,6 +58,11 @@ const SHORTEST: Duration = Duration::from_millis(50);
 
 const SOURCE: &str = "metrics-data-source";
 const PROXY: &str = "envoy-proxy";
+
+/// The values of the charts' own proxies.
+const OWN_PROXIES: [&str; 2] = ["router.proxy.", "inferenceExtension.sidecar."];
+const SERVES_NOTHING_ELSE: &str =
+    ", since this proxy serves nothing else; remove it for a listener with other routes";
 const DISCOVERY: &str = "envoy-cluster-discovery";
 
 /// A document on its way.
@@ -85,11 +90,14 @@ impl<'c> Migration<'c> {
         };
         let own_discovery = migration.document.discovery().map(str::to_owned);
         let mut engines = Engines::default();
-        for setting in &sources.settings {
+        for setting in sources.settings.iter().chain(&sources.objects) {
             match setting.target {
                 Target::Engine(spec) => engines.add(spec, setting),
                 Target::Pool | Target::Selector | Target::Ports => {
                     migration.pool(setting, own_discovery.as_deref());
+                }
+                Target::Document if !is_in_force(setting, chosen) => {
+                    migration.not_in_force(setting)
                 }
                 _ => migration.put(setting),
             }
@@ -100,6 +108,8 @@ impl<'c> Migration<'c> {
             }
         }
         engines.put(&mut migration);
+        super::objectives::put(&mut migration, sources);
+        migration.proxy_by_default(sources);
         migration.put_discovery(own_discovery.is_some());
         migration.failure_mode(sources);
         migration.bodies();
@@ -237,7 +247,7 @@ impl<'c> Migration<'c> {
             Target::DefaultEngine => super::engine::put_default(self, setting),
             Target::OwnProxy if setting.value == Node::Bool(true) => {
                 self.parameter(PROXY, "requests", json!("all"), setting);
-                self.explain(", since this proxy serves nothing else; remove it for a listener with other routes");
+                self.explain(SERVES_NOTHING_ELSE);
             }
             Target::OwnProxy => {
                 self.note(setting, NotNeeded, "there is no other proxy here, either")
@@ -260,7 +270,49 @@ impl<'c> Migration<'c> {
                 ToDo,
                 "unknown to every release that this command knows: nothing of it is carried over",
             ),
-            Target::Engine(_) | Target::Pool | Target::Selector | Target::Ports => {}
+            Target::Engine(_)
+            | Target::Objectives
+            | Target::Pool
+            | Target::Selector
+            | Target::Ports => {}
+        }
+    }
+
+    /// Names the documents of values none of which is in force.
+    fn not_in_force(&mut self, setting: &Setting) {
+        let Node::Map(entries) = &setting.value else {
+            return;
+        };
+        for (key, _) in entries {
+            self.lines.push(Line {
+                setting: format!("{}.{key}", setting.name),
+                value: String::new(),
+                place: setting.place.clone(),
+                outcome: Outcome::NotNeeded,
+                what: "not used: no pluginsConfigFile names it".to_owned(),
+            });
+        }
+    }
+
+    /// Takes all requests where values of the chart's own proxy do not say whether it is on: in the charts that have
+    /// one it is on by default.
+    fn proxy_by_default(&mut self, sources: &Sources) {
+        let mut settings = sources.settings.iter();
+        if settings.any(|one| one.target == Target::OwnProxy) {
+            return;
+        }
+        let mut settings = sources.settings.iter();
+        let of_proxy = settings.find(|one| {
+            let mut sections = OWN_PROXIES.iter();
+            sections.any(|section| one.name.starts_with(section))
+        });
+        if let Some(setting) = of_proxy {
+            self.parameter(PROXY, "requests", json!("all"), setting);
+            self.explain(SERVES_NOTHING_ELSE);
+            if let Some(line) = self.lines.last_mut() {
+                line.setting = "the chart's own proxy, on by default".to_owned();
+                line.value = String::new();
+            }
         }
     }
 
@@ -404,6 +456,11 @@ impl<'c> Migration<'c> {
             }
         }
     }
+}
+
+/// Returns whether a document, or values with several, has the one in force.
+fn is_in_force(setting: &Setting, chosen: &Chosen) -> bool {
+    !matches!(setting.value, Node::Map(_)) || chosen.source.contains(&setting.name)
 }
 
 /// Returns why the version of the chart inferencepool is not known.

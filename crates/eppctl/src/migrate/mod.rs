@@ -7,6 +7,7 @@ mod cluster;
 mod document;
 mod engine;
 mod flags;
+mod objectives;
 mod release;
 mod sources;
 mod target;
@@ -24,6 +25,7 @@ use serde_json::Value;
 
 pub use flags::table as flag_table;
 
+use crate::check::waiting;
 use crate::convert::inline_endpoints;
 use crate::input::read_text;
 use crate::lint::profiles_without_endpoints;
@@ -141,6 +143,15 @@ impl Migrated {
                 let approximations =
                     approximations.map(|one| format!("{}: {}", one.path, one.message));
                 migrated.approximations = approximations.collect();
+                migrated
+                    .settings
+                    .extend(waiting(&loaded.plan).map(|what| Line {
+                        setting: "flow control".to_owned(),
+                        value: String::new(),
+                        place: migrated.source.clone(),
+                        outcome: Outcome::Moved,
+                        what,
+                    }));
                 let missing = missing_labels(&loaded.plan).into_iter();
                 migrated.settings.extend(missing.map(|what| Line {
                     setting: "labels".to_owned(),

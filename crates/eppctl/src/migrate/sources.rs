@@ -12,7 +12,7 @@ use super::release::Release;
 use super::target::Target;
 use super::{flags, values};
 use crate::embedded::layer::split_yaml;
-use crate::embedded::LAST_APPLIED;
+use crate::embedded::{names_kind, LAST_APPLIED};
 
 /// Nesting depth of texts that are searched for Helm values: those of an Argo CD Application are one text.
 const MAX_DEPTH: usize = 2;
@@ -87,6 +87,10 @@ pub struct Sources {
     pub chart: Option<Chart>,
     /// The ConfigMap that an LLMInferenceService takes its document from.
     pub config_map: Option<String>,
+    /// Objects that are no part of the Endpoint Picker: objectives, rewrites, and those in which nothing was found.
+    pub objects: Vec<Setting>,
+    /// Documents, and references to one, that were found.
+    documents: usize,
 }
 
 impl Sources {
@@ -150,6 +154,7 @@ impl Sources {
     fn walk(&mut self, node: &Node, path: &Path, file: &str, depth: usize) {
         match node {
             Node::Map(entries) => {
+                let before = self.found();
                 if let Some(chart) = chart(node) {
                     self.chart = Some(chart);
                     self.chart_values(entries, "", path, file);
@@ -164,6 +169,7 @@ impl Sources {
                         entry => self.walk(entry, &below, file, depth),
                     }
                 }
+                self.object(node, path, file, before);
             }
             Node::List(entries) => {
                 for (index, entry) in entries.iter().enumerate() {
@@ -175,8 +181,48 @@ impl Sources {
                     self.walk(&inside, path, file, depth + 1);
                 }
             }
+            Node::String(text) if names_kind(text) => self.documents += 1,
             _ => {}
         }
+    }
+
+    /// Returns how much of an Endpoint Picker was found.
+    fn found(&self) -> usize {
+        self.settings.len() + self.documents
+    }
+
+    /// Adds an object of Kubernetes that is no part of the Endpoint Picker. `before` is what was found outside it.
+    fn object(&mut self, node: &Node, path: &Path, file: &str, before: usize) {
+        let Some(Node::String(kind)) = node.get("kind") else {
+            return;
+        };
+        if kind == "EndpointPickerConfig" {
+            self.documents += 1;
+            return;
+        }
+        let Some(name) = at(node, &["metadata", "name"]) else {
+            return;
+        };
+        let mut value = Node::String(String::new());
+        let target = match kind.as_str() {
+            "InferenceObjective" => {
+                let priority = at(node, &["spec", "priority"]).unwrap_or(&Node::Null);
+                value = Node::Map(vec![
+                    ("name".to_owned(), name.clone()),
+                    ("priority".to_owned(), priority.clone()),
+                ]);
+                Target::Objectives
+            }
+            "InferenceModelRewrite" => Target::ToDo("write its rules into model-rewrite"),
+            _ if self.found() > before => return,
+            _ => Target::Gone("not read"),
+        };
+        self.objects.push(Setting {
+            name: format!("{kind} {name}"),
+            value,
+            place: format!("{file}: {path}"),
+            target,
+        });
     }
 
     fn arguments(&mut self, entries: &[Node], path: &Path, file: &str) {
@@ -257,6 +303,7 @@ impl Sources {
     fn pool(&mut self, node: &Node, path: &Path, file: &str) {
         if let Some(name) = at(node, &["scheduler", "config", "ref", "name"]) {
             self.config_map = Some(name.to_string());
+            self.documents += 1;
         }
         let picker = node.get("endpointPickerRef").or(node.get("extensionRef"));
         let (Some(picker), Some(selector)) = (picker, node.get("selector")) else {

@@ -33,6 +33,8 @@ pub enum Target {
     ChartPredictor,
     /// The parsers of the chart's own document.
     ChartParsers,
+    /// Objectives that requests can name, with their priorities.
+    Objectives,
     /// Nothing takes its place, and why.
     Gone(&'static str),
     /// The user has to do something.

@@ -13,9 +13,6 @@ const TRACING: &str = "Envoy traces requests";
 const POOL: &str = "the pool is the Envoy cluster";
 const SERVERS: &str = "the model servers stay as they are";
 const PREDICTOR: &str = "there is no latency predictor here";
-const OBJECTIVES: Target = ToDo(
-    "list them under `objectives` of static-objectives: the filter does not read the resources",
-);
 const GRPC: Target =
     ToDo("gRPC bodies are not read here: `grpc` model servers are picked by their metrics only");
 
@@ -97,7 +94,7 @@ pub const VALUES: &[(&str, Target)] = &[
     ("router.modelServers.matchLabels", Selector),
     ("router.inferencePool.failureMode", Proxy("failureMode")),
     ("router.inferencePool.create", Gone(POOL)),
-    ("router.inferenceObjectives", OBJECTIVES),
+    ("router.inferenceObjectives", Objectives),
     ("router.latencyPredictor.enabled", ChartPredictor),
     ("router.latencyPredictor", Gone(PREDICTOR)),
     (
@@ -130,7 +127,7 @@ pub const VALUES: &[(&str, Target)] = &[
     ("decode", Gone(SERVERS)),
     ("prefill", Gone(SERVERS)),
     // Beside them.
-    ("inferenceObjectives", OBJECTIVES),
+    ("inferenceObjectives", Objectives),
     ("provider", Gone(GATEWAY)),
     ("gke", Gone(GATEWAY)),
     ("istio", Gone(GATEWAY)),
