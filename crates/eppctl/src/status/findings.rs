@@ -42,7 +42,12 @@ impl StatusFinding {
 
 /// Returns the findings that the filter reports.
 pub fn reported(statistics: &Statistics<'_>, hosts: Option<&Hosts>) -> Vec<StatusFinding> {
-    let open = statistics.findings().into_iter();
+    let mut open: Vec<_> = statistics.findings().into_iter().collect();
+    // As in the catalogue: causes come before what they lead to.
+    open.sort_by_cached_key(|(_, id)| {
+        Finding::from_id(id).map_or((1, None), |finding| (0, Some(finding)))
+    });
+    let open = open.into_iter();
     open.map(|(pool, id)| match Finding::from_id(&id) {
         Some(finding) => StatusFinding {
             severity: finding.severity(),
@@ -80,7 +85,10 @@ fn place(
     };
     let places = match finding {
         Finding::EndpointsEjected | Finding::EndpointHung => ejected(statistics, pool),
-        Finding::EndpointsUnhealthy => return few(hosts?.unhealthy(pool)),
+        Finding::EndpointsUnhealthy => match hosts {
+            Some(hosts) => hosts.unhealthy(pool).to_vec(),
+            None => return Some(HOSTS_UNKNOWN.to_owned()),
+        },
         Finding::RequestsLeftAlone => counts(definitions::LEFT_ALONE.name(), "route_cluster"),
         Finding::RequestsRefused => counts(definitions::REQUEST_ERRORS.name(), "error_code"),
         Finding::RequestsUnrouted => counts(definitions::FALLBACKS.name(), "error_code"),
@@ -98,10 +106,14 @@ fn place(
     few(&places)
 }
 
+/// The place of unhealthy endpoints where `/clusters` is not exposed.
+const HOSTS_UNKNOWN: &str =
+    "not exposed at this address; `eppctl status unix:/run/envoy/admin.sock` names the endpoints";
+
 /// Places that are shown.
 const SHOWN: usize = 5;
 
-/// Returns an endpoint with the reasons for which its polls have failed since Envoy started, if any have.
+/// Returns an endpoint with the reasons for which its polls have failed since the module was loaded, if any have.
 fn with_poll_errors(statistics: &Statistics<'_>, pool: &str, address: &str) -> String {
     let errors = statistics.of_pool(definitions::SCRAPE_ERRORS.name(), pool);
     let own =
@@ -111,7 +123,10 @@ fn with_poll_errors(statistics: &Statistics<'_>, pool: &str, address: &str) -> S
         .collect();
     match reasons.is_empty() {
         true => address.to_owned(),
-        false => format!("{address} (since Envoy started: {})", reasons.join(", ")),
+        false => format!(
+            "{address} (since the module was loaded: {})",
+            reasons.join(", ")
+        ),
     }
 }
 
@@ -252,7 +267,7 @@ fn past(statistics: &Statistics<'_>, dumped: bool) -> Vec<StatusFinding> {
             Severity::Degraded,
             extensions,
             "Envoy has refused updates of a filter by ECDS since it started.",
-            "Envoy's log has the reasons. Compare the version in /config_dump with the one that was sent: if they are the same, it is over. The counter stays until Envoy restarts.",
+            "Envoy's log has the reasons. It is over if Envoy's log has `EndpointPickerConfig in force` or `another configuration was accepted` after the last refusal; the document that was in force before, sent again, adds no line. The counter stays until Envoy restarts.",
         ),
         (
             "configurations-refused",

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::envoy::Hosts;
 use super::series::Statistics;
 
-/// A pool.
+/// A pool. Requests and polls are counted since the module was loaded.
 #[derive(Serialize)]
 pub struct PoolFacts {
     /// Its cluster.
@@ -41,7 +41,7 @@ pub struct PoolFacts {
     pub reported_hit_ratio: Option<f64>,
     /// Whether servers report cached tokens; absent before the first response with usage.
     pub reports_cached_tokens: Option<bool>,
-    /// Failed polls by reason, since Envoy started.
+    /// Failed polls by reason, since the module was loaded.
     pub poll_errors: BTreeMap<String, f64>,
     /// Series by family, all values of a histogram together.
     pub series: BTreeMap<String, usize>,

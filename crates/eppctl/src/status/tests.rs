@@ -81,9 +81,9 @@ pool pool
   endpoints     2 can be picked; metrics of 2 fresh, 0 stale, 0 never read
   ejected       none
   decisions     on the endpoints' metrics
-  requests      42 picked, 0 rejected, 0 left to Envoy, 0 served elsewhere, 0 left alone (for other clusters)
+  requests      since the module was loaded: 42 picked, 0 rejected, 0 left to Envoy, 0 served elsewhere, 0 left alone (for other clusters)
   cache         50 % of a prompt expected in it; servers do not report cached tokens
-  poll errors   since Envoy started: timeout 3
+  poll errors   since the module was loaded: timeout 3
   series        14 of at most 400000; the most: epp_wasm_endpoint_freshness 3, llm_d_epp_request_input_tokens 2, llm_d_epp_scheduler_attempts_total 2
 "
     );
@@ -268,8 +268,34 @@ fn endpoints_that_are_not_well_are_named() {
     // The third has left: no cluster has it.
     assert_eq!(
         places["metrics-stale"],
-        "10.0.0.1:8000 (since Envoy started: timeout 3)"
+        "10.0.0.1:8000 (since the module was loaded: timeout 3)"
     );
+    pages.clusters = None;
+    let text = text(&self::report(&pages));
+    let place =
+        "  where: not exposed at this address; `eppctl status unix:/run/envoy/admin.sock` names";
+    assert!(text.contains(place), "{text}");
+}
+
+#[test]
+fn a_cause_comes_before_what_it_leads_to() {
+    let mut pages = pages();
+    for id in [
+        "own-counts",
+        "polls-fail",
+        "metrics-stale",
+        "from-the-future",
+    ] {
+        let finding = format!("epp_wasm_finding{{pool=\"pool\",finding=\"{id}\"}} 1\n");
+        pages.statistics.push_str(&finding);
+    }
+    let sorted = [
+        "polls-fail",
+        "metrics-stale",
+        "own-counts",
+        "from-the-future",
+    ];
+    assert_eq!(ids(&report(&pages)), sorted);
 }
 
 #[test]

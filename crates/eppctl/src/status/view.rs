@@ -167,7 +167,7 @@ impl PoolFacts {
             out,
             "requests",
             &format!(
-                "{} picked, {} rejected, {} left to Envoy, {} served elsewhere, {} left alone (for other clusters)",
+                "since the module was loaded: {} picked, {} rejected, {} left to Envoy, {} served elsewhere, {} left alone (for other clusters)",
                 self.picked,
                 total(&self.rejected),
                 total(&self.left_to_envoy),
@@ -180,7 +180,7 @@ impl PoolFacts {
         line(
             out,
             "poll errors",
-            &format!("since Envoy started: {errors}"),
+            &format!("since the module was loaded: {errors}"),
         )?;
         let all: usize = self.series.values().sum();
         let mut families: Vec<(&String, &usize)> = self.series.iter().collect();
