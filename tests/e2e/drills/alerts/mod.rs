@@ -12,6 +12,7 @@ use std::sync::Arc;
 use envoy_harness::path_of;
 use epp_core::findings::Finding;
 use fake_model_server::{Faults, Metrics, Settings, Sim};
+use serde_json::json;
 
 use self::replay::{fires, Fired, Phase, Recording};
 use super::{misconfigured, open, pool};
@@ -29,8 +30,9 @@ const OF_POOLS: &[Fired] = &[
     // The admin interface no longer responds.
     ("EppMembersAreOld", &["aged"]),
     ("EppMisconfigured", &["aged"]),
-    // Prompts are new.
+    // Prompts are new, and one of two pods fails Envoy's health checks.
     ("EppCacheHitsFall", &["inference-pool"]),
+    ("EppEndpointsUnhealthy", &["inference-pool"]),
 ];
 
 /// Two Envoys after hours without a fault. The first is sent a listener without bodies and a wrong one, loses a VM, its
@@ -155,9 +157,11 @@ fn silence(sim: &Sim) {
 
 /// Starts an Envoy whose pools are well so far: a fine one, those that the faults of these servers are about, and one
 /// that reads its members through the relay.
-fn with_pools(sims: [&Sim; 3], relay: &Relay) -> Proxy {
-    let [fine, silent, refusing] = sims;
-    let mut setup = Setup::new(&fine.addresses(), &cached());
+fn with_pools(sims: [&Sim; 4], relay: &Relay) -> Proxy {
+    let [fine, unwell, silent, refusing] = sims;
+    let mut setup = Setup::new(&unwell.addresses(), &cached());
+    setup.cluster = json!({"health_checks": [{"timeout": "1s", "interval": "0.2s", "no_traffic_interval": "0.2s",
+        "unhealthy_threshold": 1, "healthy_threshold": 1, "http_health_check": {"path": "/health"}}]});
     for (name, sim, config) in [
         ("fine", fine, CHOOSING.to_owned()),
         ("silent", silent, pool("silent", "", LONG)),
@@ -180,9 +184,9 @@ fn with_pools(sims: [&Sim; 3], relay: &Relay) -> Proxy {
 #[test]
 fn alerts_about_pools_fire_in_their_drills_and_never_before() {
     let start = || Sim::start(2, &Settings::default()).unwrap();
-    let (fine, silent, mut refusing) = (start(), start(), start());
+    let (fine, unwell, silent, mut refusing) = (start(), start(), start(), start());
     let relay = Relay::start();
-    let proxy = with_pools([&fine, &silent, &refusing], &relay);
+    let proxy = with_pools([&fine, &unwell, &silent, &refusing], &relay);
 
     let mut number = 0;
     let mut ask = |prompts: u32| {
@@ -204,6 +208,14 @@ fn alerts_about_pools_fire_in_their_drills_and_never_before() {
     ask(4);
     let [before] = Phase::record([relay.address.port()], || ask(4));
 
+    unwell.pod(0).set_faults(Faults {
+        status: Some(500),
+        ..Faults::default()
+    });
+    // Before that, requests would fail.
+    proxy.wait_until("a pod is unhealthy", || {
+        open(&proxy, "inference-pool", Finding::EndpointsUnhealthy) == Some(1)
+    });
     silence(&silent);
     refusing.stop(1);
     relay.target.store(0, Ordering::Relaxed);
@@ -253,7 +265,7 @@ fn first_faults(proxy: &mut Proxy) {
         proxy.stat("listener_manager.lds.update_rejected") == 1
     });
     let fault = |kind| {
-        let body = serde_json::json!({"model": "m", "prompt": "x", "max_tokens": 1});
+        let body = json!({"model": "m", "prompt": "x", "max_tokens": 1});
         let _ = post(
             proxy.port,
             "/v1/completions",
