@@ -174,16 +174,22 @@ fn at_twice_the_capacity_the_high_band_hardly_waits_and_tenants_share_the_rest()
         over.store(true, Ordering::SeqCst);
     });
     let [a, b] = tenants.map(|count| count.into_inner() as f64);
-    assert!((a / b - 1.0).abs() < 0.1, "{a} and {b}");
+    // One has half as many again under way. On a machine with other load, waits of clients show in what each gets.
+    assert!((a / b - 1.0).abs() < 0.2, "{a} and {b}");
     let capacity = 2 * CAPACITY;
     let served = (a + b) / (11.0 * capacity as f64 / SERVICE.as_secs_f64());
     // The rest is the high band's, and what passes between two requests.
     assert!(served > 0.5, "{served}");
-    assert!(most <= capacity + 2, "{most} at the servers");
+    assert!(most <= capacity + 4, "{most} at the servers");
     let (quick, all) = waits(&proxy, "priority=\"10\"");
     assert!(
-        all > 20.0 && quick >= all - 1.0,
+        all > 20.0 && quick >= 0.9 * all,
         "{quick} of {all} within 100 ms"
+    );
+    let (quick, all) = waits(&proxy, "priority=\"0\"");
+    assert!(
+        quick < 0.5 * all,
+        "{quick} of {all} of the low band within 100 ms"
     );
     proxy.wait_until("nothing waits", || waiting(&proxy) == 0);
     assert_eq!(
