@@ -123,7 +123,7 @@ fn loaded(configuration: &str) -> (Vec<String>, bool) {
 #[test]
 fn of_all_vms_one_logs_a_configuration_and_what_it_is_warned_of() {
     drop(vm(&listed("queue-scorer", "")));
-    let warned = listed("queue-scorer", "") + "featureGates: [flowControl]\n";
+    let warned = listed("queue-scorer", "") + "featureGates: [dataLayer]\n";
     let (lines, accepted) = loaded(&warned);
     assert!(accepted);
     let of = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
