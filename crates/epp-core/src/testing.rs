@@ -173,6 +173,15 @@ pub fn pool(metrics: impl IntoIterator<Item = Metrics>) -> Pool {
     pool
 }
 
+/// A pool of endpoints with these waiting counts and KV-cache utilizations.
+pub fn pool_with_loads(loads: &[(f64, f64)]) -> Pool {
+    pool(loads.iter().map(|(waiting, kv_usage)| Metrics {
+        waiting: Some(*waiting),
+        kv_usage: Some(*kv_usage),
+        ..Metrics::default()
+    }))
+}
+
 /// Metrics with a waiting count.
 pub fn waiting(waiting: f64) -> Metrics {
     Metrics {

@@ -13,7 +13,7 @@ use crate::SECOND;
 /// The number of requests that have arrived so far; another thread may read it.
 pub type Progress = AtomicUsize;
 
-/// The time after which requests wait for ever if nothing but ticks happens: longer than any reasonable limit of a queue.
+/// The time without any event but ticks after which a run ends: longer than any reasonable limit of a queue.
 const STUCK: u64 = 3_600 * SECOND;
 
 /// An event, in the order of events at the same time: servers first, so that a policy sees their results.

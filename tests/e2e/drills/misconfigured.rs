@@ -17,6 +17,19 @@ const HTML: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\ncontent-type: text/html\r\n\r\n<html></html>\r\n";
 const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
 const NOTHING: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
+/// Pools none of whose pages can be read.
+const UNPOLLED: &[&str] = &[
+    "by-cluster",
+    "by-path",
+    "refused",
+    "missing",
+    "html",
+    "tls",
+    "reset",
+    "large",
+];
+
 /// A fatal alert, with which a TLS server responds to plain text.
 const TLS_ALERT: &[u8] = b"\x15\x03\x01\x00\x02\x02\x46";
 
@@ -131,32 +144,8 @@ pub const ALERTS: &[Fired] = &[
     ("EppRefusesRequests", &["lost"]),
     // It fails open, and its filter removes all endpoints.
     ("EppRequestsUnrouted", &["filtered"]),
-    (
-        "EppDecidesWithoutMetrics",
-        &[
-            "by-cluster",
-            "by-path",
-            "refused",
-            "missing",
-            "html",
-            "tls",
-            "reset",
-            "large",
-        ],
-    ),
-    (
-        "EppPollsFail",
-        &[
-            "by-cluster",
-            "by-path",
-            "refused",
-            "missing",
-            "html",
-            "tls",
-            "reset",
-            "large",
-        ],
-    ),
+    ("EppDecidesWithoutMetrics", UNPOLLED),
+    ("EppPollsFail", UNPOLLED),
     // All requests are another pool's or no pool's.
     (
         "EppRequestsLeftAlone",

@@ -61,7 +61,7 @@ fn the_flows_of_any_number_of_ids_are_bounded() {
     }
     assert_eq!(flows.len(), MAX_FLOWS + SHARED_FLOWS as usize);
     assert_eq!(shared.len(), SHARED_FLOWS as usize);
-    // Nobody without the key can tell which ids share one.
+    // Which ids share a flow cannot be told without the key.
     let another = Key::Secret(crate::prefix::key::Secret::from(8));
     let same =
         |id: &&String| hashed(id, SHARED_FLOWS, &key()) == hashed(id, SHARED_FLOWS, &another);

@@ -32,10 +32,8 @@ impl Picker {
         }
         let pool = dispatcher.endpoints.pool();
         let saturation = Saturation::of(&*control.detector, pool).effective;
-        let in_flight = pool
-            .iter()
-            .map(|(slot, _)| pool.load(slot).requests as usize);
-        let (filled, grace) = ((saturation, in_flight.sum()), control.eviction_grace);
+        let (_, in_flight) = dispatcher.endpoints.in_flight();
+        let (filled, grace) = ((saturation, in_flight as usize), control.eviction_grace);
         let now = dispatcher.clock.now();
         for id in flow.evictions.choose(blocked, filled, grace, now) {
             if let Some(mut exchange) = exchanges.get_mut(id) {

@@ -42,7 +42,7 @@ fn missing<'p>(site: &Site<'_>, plan: &'p Plan) -> Vec<&'p str> {
 enum Known {
     /// All: a bootstrap without CDS, a config dump, or a bootstrap with the files that CDS reads.
     All,
-    /// Perhaps not all: there is no bootstrap, or the files of CDS are missing.
+    /// Some may be missing: there is no bootstrap, or the files of CDS are not at hand.
     Some,
     /// Those that a control plane does not generate and that its bootstrap does not have.
     Patched,

@@ -13,6 +13,17 @@ pub struct Figure {
     pub unit: Unit,
 }
 
+impl Figure {
+    /// Returns a figure.
+    pub const fn new(name: &'static str, heading: &'static str, unit: Unit) -> Self {
+        Self {
+            name,
+            heading,
+            unit,
+        }
+    }
+}
+
 /// How a figure is shown.
 #[derive(Debug, Clone, Copy)]
 pub enum Unit {

@@ -12,25 +12,18 @@ use super::report::Load;
 use crate::output::{styled, Report, FAINT, STRONG};
 
 const FIGURES: [Figure; 10] = {
-    const fn figure(name: &'static str, heading: &'static str, unit: Unit) -> Figure {
-        Figure {
-            name,
-            heading,
-            unit,
-        }
-    }
     use Unit::{Rate, Share, Whole};
     [
-        figure("completed_per_second", "done/s", Rate),
-        figure("tokens_per_second", "tokens", Whole),
-        figure("ttft_p50_ms", "TTFT", Whole),
-        figure("ttft_p99_ms", "p99", Whole),
-        figure("wait_p50_ms", "wait", Whole),
-        figure("wait_p99_ms", "p99", Whole),
-        figure("server_p99_ms", "server", Whole),
-        figure("shed_share", "shed", Share),
-        figure("expired_share", "expired", Share),
-        figure("evicted_share", "evicted", Share),
+        Figure::new("completed_per_second", "done/s", Rate),
+        Figure::new("tokens_per_second", "tokens", Whole),
+        Figure::new("ttft_p50_ms", "TTFT", Whole),
+        Figure::new("ttft_p99_ms", "p99", Whole),
+        Figure::new("wait_p50_ms", "wait", Whole),
+        Figure::new("wait_p99_ms", "p99", Whole),
+        Figure::new("server_p99_ms", "server", Whole),
+        Figure::new("shed_share", "shed", Share),
+        Figure::new("expired_share", "expired", Share),
+        Figure::new("evicted_share", "evicted", Share),
     ]
 };
 

@@ -11,26 +11,19 @@ use super::figures::{headings, median, named, row, Figure, Spread, Unit};
 use crate::output::{styled, Report, FAINT, STRONG, WARNING};
 
 const FIGURES: [Figure; 11] = {
-    const fn figure(name: &'static str, heading: &'static str, unit: Unit) -> Figure {
-        Figure {
-            name,
-            heading,
-            unit,
-        }
-    }
     use Unit::{Ratio, Share, Whole};
     [
-        figure("ttft_mean_ms", "mean", Whole),
-        figure("ttft_p50_ms", "p50", Whole),
-        figure("ttft_p90_ms", "p90", Whole),
-        figure("ttft_p99_ms", "p99", Whole),
-        figure("token_p50_ms", "token", Whole),
-        figure("token_p99_ms", "p99", Whole),
-        figure("cached_share", "cached", Share),
-        figure("load_spread", "spread", Ratio),
-        figure("prefill_share", "prefill", Share),
-        figure("disaggregated_share", "P/D", Share),
-        figure("refused", "refused", Whole),
+        Figure::new("ttft_mean_ms", "mean", Whole),
+        Figure::new("ttft_p50_ms", "p50", Whole),
+        Figure::new("ttft_p90_ms", "p90", Whole),
+        Figure::new("ttft_p99_ms", "p99", Whole),
+        Figure::new("token_p50_ms", "token", Whole),
+        Figure::new("token_p99_ms", "p99", Whole),
+        Figure::new("cached_share", "cached", Share),
+        Figure::new("load_spread", "spread", Ratio),
+        Figure::new("prefill_share", "prefill", Share),
+        Figure::new("disaggregated_share", "P/D", Share),
+        Figure::new("refused", "refused", Whole),
     ]
 };
 

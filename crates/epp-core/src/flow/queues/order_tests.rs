@@ -99,7 +99,7 @@ fn the_flow_with_the_least_service_goes_first() {
     drain(&mut queues, &control, at(9));
     queues.served(0, "a", 100, 100, at(10));
     queues.served(0, "b", 250, 0, at(10));
-    queues.served(0, "nobody", 250, 0, at(10));
+    queues.served(0, "absent", 250, 0, at(10));
     queues.served(9, "a", 250, 0, at(10));
     for (id, flow) in [(11, "a"), (12, "b"), (13, "a"), (14, "c")] {
         queues

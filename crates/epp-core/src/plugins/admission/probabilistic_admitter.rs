@@ -99,16 +99,8 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
 #[cfg(test)]
 mod tests {
     use crate::plugins::{build_default, Dialect};
-    use crate::scheduling::{Freshness, Metrics, Pool, Slot};
-    use crate::testing::{pool, refused};
-
-    fn of(loads: &[(f64, f64)]) -> Pool {
-        pool(loads.iter().map(|(waiting, kv_usage)| Metrics {
-            waiting: Some(*waiting),
-            kv_usage: Some(*kv_usage),
-            ..Metrics::default()
-        }))
-    }
+    use crate::scheduling::{Freshness, Pool, Slot};
+    use crate::testing::{pool_with_loads as of, refused};
 
     /// How many of 10,000 requests are dropped.
     fn dropped(pool: &Pool) -> usize {

@@ -183,7 +183,7 @@ mod tests {
         let both = "{detectors: [small], stages: {small: [decode, prefill]}}";
         assert_eq!(saturation(both, Prefill), 2.0);
         let one = "{detectors: [small], stages: {small: [decode]}}";
-        assert_eq!(saturation(one, Prefill), 0.0, "nobody measures it");
+        assert_eq!(saturation(one, Prefill), 0.0, "no detector measures it");
     }
 
     #[test]

@@ -161,16 +161,8 @@ impl Filter for UtilizationDetector {
 
 #[cfg(test)]
 mod tests {
-    use crate::scheduling::{DecisionMode, Freshness, Metrics, Pool, Slot};
-    use crate::testing::{kept, pool, refused};
-
-    fn of(loads: &[(f64, f64)]) -> Pool {
-        pool(loads.iter().map(|(waiting, kv_usage)| Metrics {
-            waiting: Some(*waiting),
-            kv_usage: Some(*kv_usage),
-            ..Metrics::default()
-        }))
-    }
+    use crate::scheduling::{DecisionMode, Freshness, Slot};
+    use crate::testing::{kept, pool_with_loads as of, refused};
 
     #[test]
     fn the_reference_vectors_hold() {
