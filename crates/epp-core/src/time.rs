@@ -103,7 +103,7 @@ impl Instant {
 /// Returns a duration in nanoseconds, at most those of 584 years. `Duration::as_nanos` has 128 bits, which wasm
 /// computes in parts.
 #[inline]
-const fn nanos(duration: Duration) -> u64 {
+pub(crate) const fn nanos(duration: Duration) -> u64 {
     let seconds = duration.as_secs().saturating_mul(1_000_000_000);
     seconds.saturating_add(duration.subsec_nanos() as u64)
 }

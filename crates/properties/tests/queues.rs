@@ -114,6 +114,8 @@ struct World {
     now: Instant,
     next: u32,
     empty_pool: bool,
+    /// One tick in so many, the pool becomes empty or is no longer.
+    flaps: u8,
     left: usize,
 }
 
@@ -123,6 +125,7 @@ impl World {
         let control = control(&mut rng);
         Self {
             control,
+            flaps: [20, 2, 1][rng.usize(..3)],
             rng,
             queues: Queues::default(),
             model: Model::default(),
@@ -207,32 +210,31 @@ impl World {
     fn tick(&mut self) {
         // Now and then so much that idle flows and bands are forgotten.
         let passed = if self.rng.u8(..100) == 0 { 400_000 } else { 50 };
-        self.now = self.now.after(Duration::from_millis(passed));
-        if self.rng.u8(..20) == 0 {
-            self.empty_pool ^= true;
-            self.model.pool_since = self.now;
-        }
+        self.pass(Duration::from_millis(passed));
+        self.empty_pool ^= self.rng.u8(..self.flaps) == 0;
         let empty_pool = self.empty_pool;
-        let due = |model: &Model, control: &FlowControl, now| {
-            let waiting = model.waiting.iter();
-            waiting
-                .filter(|one| model.due(control, empty_pool, one, now))
-                .count()
-        };
-        while let Some(gone) = self.queues.expired(&self.control, empty_pool, self.now) {
+        while let Some((gone, dropped)) = self.queues.expired(&self.control, empty_pool, self.now) {
             let waiting = self.leave(gone);
-            assert!(self
-                .model
-                .due(&self.control, empty_pool, &waiting, self.now));
+            assert_eq!(self.model.due(&self.control, &waiting), Some(dropped));
         }
-        assert_eq!(
-            due(&self.model, &self.control, self.now),
-            0,
-            "none waits beyond its time"
-        );
+        let waiting = self.model.waiting.iter();
+        let mut due = waiting.filter_map(|one| self.model.due(&self.control, one));
+        assert_eq!(due.next(), None, "none waits beyond its time");
+        drop(due);
         self.queues.sweep(self.now);
         let served = (self.rng.u64(..1_000), self.rng.u64(..1_000));
         self.queues.served(0, "a", served.0, served.1, self.now);
+    }
+
+    /// Time passes, in which the pool is empty or not.
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now.after(time);
+        for one in &mut self.model.waiting {
+            match self.empty_pool {
+                true => one.without_endpoints += time,
+                false => one.with_endpoints += time,
+            }
+        }
     }
 
     fn step(&mut self) {
@@ -247,7 +249,8 @@ impl World {
                 self.model.reinstall();
             }
         }
-        self.now = self.now.after(Duration::from_micros(self.rng.u64(..500)));
+        let passed = Duration::from_micros(self.rng.u64(..500));
+        self.pass(passed);
         assert_eq!(self.queues.len(), self.model.waiting.len());
         let oldest = self.queues.bands();
         for status in oldest {

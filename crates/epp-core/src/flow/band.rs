@@ -143,11 +143,6 @@ impl Band {
         self.arrivals.peek()
     }
 
-    /// Returns the request that came first.
-    pub fn first(&mut self, table: &Table) -> Option<ExchangeId> {
-        self.arrivals.first(table).map(|(_, id)| id)
-    }
-
     /// Returns the entries of its lines.
     #[cfg(test)]
     pub fn entries(&mut self) -> usize {

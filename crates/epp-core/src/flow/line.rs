@@ -47,13 +47,6 @@ impl Line {
         Some(ExchangeId(*id))
     }
 
-    /// Moves the first entry to another key.
-    pub fn postpone(&mut self, key: u64) {
-        if let Some(Reverse((_, turn, id))) = self.entries.pop() {
-            self.push(key, turn, ExchangeId(id));
-        }
-    }
-
     /// Removes entries of requests that have left, once most are; `waiting` requests still wait.
     pub fn sweep(&mut self, waiting: usize, table: &Table) {
         if waiting == 0 {

@@ -16,6 +16,7 @@ mod eviction;
 mod fixture;
 mod flows;
 mod line;
+mod pool_time;
 mod queues;
 mod saturation;
 mod settings;

@@ -6,10 +6,11 @@ use super::band::{fits, Band};
 use super::ceilings::Turns;
 use super::flows::UNNAMED;
 use super::line::{Line, Turn};
+use super::pool_time::PoolTime;
 use super::table::{Table, Waiting};
-use super::{BandSpec, FlowControl, UsageLimit};
+use super::{BandSpec, Dropped, FlowControl, UsageLimit};
 use crate::prefix::key::Key;
-use crate::time::Instant;
+use crate::time::{nanos, Instant};
 use crate::ExchangeId;
 
 /// Bands of one picker. Requests of further priorities wait in that of priority 0. Priorities are the document's, so
@@ -104,13 +105,13 @@ pub struct Queues {
     /// The highest priority first.
     bands: Vec<Band>,
     bytes: u64,
-    /// Requests by when they have waited as long as they may, at least.
+    /// Requests by when they have waited for a pool with endpoints as long as they may, by its clock.
     deadlines: Line,
+    /// Requests by when they came, by the clock of the pool without endpoints.
+    arrivals: Line,
+    pool_time: PoolTime,
     turn: Turn,
     turns: Turns,
-    /// Whether the pool has no endpoints, and since when that is so or not.
-    empty_pool: bool,
-    empty_since: Instant,
     usage_limit: Option<UsageLimit>,
     saturation: f64,
     /// The fairness ids that metrics name.
@@ -155,6 +156,8 @@ impl Queues {
         }
         let limit = band.spec.ttl.unwrap_or(control.ttl);
         let own = arrival.ttl.filter(|ttl| !ttl.is_zero());
+        let ttl = limit.map_or(own, |limit| Some(own.map_or(limit, |own| own.min(limit))));
+        let (with_endpoints, without_endpoints) = self.pool_time.at(now);
         self.turn = self.turn.wrapping_add(1);
         let request = Waiting {
             turn: self.turn,
@@ -163,7 +166,9 @@ impl Queues {
             bytes: arrival.bytes,
             since: now,
             received: arrival.received,
-            ttl: limit.map_or(own, |limit| Some(own.map_or(limit, |own| own.min(limit)))),
+            ttl,
+            due: ttl.map(|ttl| with_endpoints.saturating_add(nanos(ttl))),
+            without_endpoints,
             slo_ttft: arrival.slo_ttft,
         };
         self.push(place, arrival.id, request);
@@ -174,10 +179,11 @@ impl Queues {
         if let Some(band) = self.bands.get_mut(band) {
             band.push(id, &request);
             self.bytes = self.bytes.saturating_add(request.bytes);
-            if let Some(ttl) = request.ttl {
-                let due = request.since.after(ttl).as_nanos();
+            if let Some(due) = request.due {
                 self.deadlines.push(due, request.turn, id);
             }
+            self.arrivals
+                .push(request.without_endpoints, request.turn, id);
             self.table.insert(id, request);
         }
     }
@@ -253,6 +259,7 @@ impl Queues {
         let request = self.table.remove(id)?;
         self.bytes = self.bytes.saturating_sub(request.bytes);
         self.deadlines.sweep(self.table.len(), &self.table);
+        self.arrivals.sweep(self.table.len(), &self.table);
         let place = self.find(request.priority).ok()?;
         let band = self.bands.get_mut(place)?;
         let mut label = band.remove(&request, dispatched, &self.table, now);
@@ -294,49 +301,29 @@ impl Queues {
         named.map_or(OTHER, |name| name)
     }
 
-    /// Removes and returns a request that has waited as long as it may; `None` where there is none. Each time that the
-    /// pool loses its last endpoint or gets its first one, the time begins again.
+    /// Removes and returns a request that has waited as long as it may, and why it is dropped; `None` where there is none.
+    ///
+    /// The time in which the pool has endpoints and that in which it has none count apart, each with a limit of its own.
+    /// So no request waits for longer than both limits together, however often the pool becomes empty.
     pub fn expired(
         &mut self,
         control: &FlowControl,
         pool_is_empty: bool,
         now: Instant,
-    ) -> Option<Departure> {
-        if std::mem::replace(&mut self.empty_pool, pool_is_empty) != pool_is_empty {
-            self.empty_since = now;
-        }
-        let id = match pool_is_empty {
-            true => self.expired_without_pool(control.empty_pool_ttl?, now),
-            false => self.expired_in_queue(now),
+    ) -> Option<(Departure, Dropped)> {
+        self.pool_time.note(pool_is_empty, now);
+        let (with_endpoints, without_endpoints) = self.pool_time.at(now);
+        let due = self.deadlines.first(&self.table);
+        let due = due.filter(|(due, _)| *due <= with_endpoints);
+        let (id, dropped) = match (due, control.empty_pool_ttl) {
+            (Some((_, id)), _) => (id, Dropped::Expired),
+            (None, limit) => {
+                let (came, id) = self.arrivals.first(&self.table)?;
+                let waited = without_endpoints.saturating_sub(came);
+                (waited >= nanos(limit?)).then_some((id, Dropped::ExpiredWithoutEndpoints))?
+            }
         };
-        self.take(id?, false, now)
-    }
-
-    fn expired_without_pool(&mut self, ttl: Duration, now: Instant) -> Option<ExchangeId> {
-        if now.since(self.empty_since) < ttl {
-            return None;
-        }
-        self.bands.iter_mut().find_map(|band| {
-            let first = band.first(&self.table)?;
-            let waited = now.since(self.table.get(first)?.since);
-            (waited >= ttl).then_some(first)
-        })
-    }
-
-    fn expired_in_queue(&mut self, now: Instant) -> Option<ExchangeId> {
-        while let Some((due, id)) = self.deadlines.first(&self.table) {
-            if due > now.as_nanos() {
-                return None;
-            }
-            let request = self.table.get(id)?;
-            let begin = request.since.max(self.empty_since);
-            let due = begin.after(request.ttl?);
-            if due <= now {
-                return Some(id);
-            }
-            self.deadlines.postpone(due.as_nanos());
-        }
-        None
+        Some((self.take(id, false, now)?, dropped))
     }
 
     /// Returns whether a request waits.
@@ -406,6 +393,7 @@ impl Queues {
             }
         }
         self.deadlines.clear();
+        self.arrivals.clear();
         self.bytes = 0;
         let waiting = std::mem::take(&mut self.table);
         let mut waiting: Vec<(ExchangeId, Waiting)> =

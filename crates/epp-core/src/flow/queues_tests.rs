@@ -223,7 +223,9 @@ fn a_number_can_be_used_again() {
 /// The numbers of all that have waited long enough.
 fn expired(queues: &mut Queues, control: &FlowControl, empty: bool, now: Instant) -> Vec<u32> {
     let next = || queues.expired(control, empty, now);
-    std::iter::from_fn(next).map(|gone| gone.id.0).collect()
+    std::iter::from_fn(next)
+        .map(|(gone, _)| gone.id.0)
+        .collect()
 }
 
 #[test]
@@ -265,37 +267,98 @@ fn a_request_waits_as_long_as_its_band_or_its_client_lets_it() {
     assert_eq!(queues.len(), 1);
 }
 
-#[test]
-fn an_empty_pool_has_a_limit_of_its_own_and_each_change_begins_anew() {
+/// Flow control in which requests wait for a pool with endpoints for 100 ms, and for one without for a second.
+fn short() -> FlowControl {
     let mut control = control(vec![band(0)]);
     control.ttl = Some(Duration::from_millis(100));
     control.empty_pool_ttl = Some(Duration::from_millis(1_000));
+    control
+}
+
+fn add(queues: &mut Queues, control: &FlowControl, id: u32, millis: u64) {
+    let request = arrival(id, 0, "a", at(millis));
+    queues.enqueue(control, &request, at(millis)).unwrap();
+}
+
+/// The number of one that has waited long enough, and why it goes.
+fn expires(
+    queues: &mut Queues,
+    control: &FlowControl,
+    empty: bool,
+    millis: u64,
+) -> Option<(u32, Dropped)> {
+    let gone = queues.expired(control, empty, at(millis));
+    gone.map(|(gone, dropped)| (gone.id.0, dropped))
+}
+
+#[test]
+fn an_empty_pool_has_a_limit_of_its_own() {
+    use Dropped::{Expired, ExpiredWithoutEndpoints as Without};
+    let control = short();
     let mut queues = Queues::default();
-    let add = |queues: &mut Queues, id, millis| {
-        let request = Arrival {
-            ttl: Some(Duration::from_millis(10)),
-            ..arrival(id, 0, "a", at(millis))
-        };
-        queues.enqueue(&control, &request, at(millis)).unwrap();
-    };
-    assert_eq!(expired(&mut queues, &control, true, at(0)), [0; 0]);
-    add(&mut queues, 1, 0);
-    add(&mut queues, 2, 500);
-    assert_eq!(expired(&mut queues, &control, true, at(999)), [0; 0]);
-    assert_eq!(expired(&mut queues, &control, true, at(1_000)), [1]);
+    let expires = |queues: &mut Queues, empty, millis| expires(queues, &control, empty, millis);
+    assert_eq!(expires(&mut queues, true, 0), None);
+    add(&mut queues, &control, 1, 0);
+    add(&mut queues, &control, 2, 500);
+    assert_eq!(expires(&mut queues, true, 999), None);
+    assert_eq!(expires(&mut queues, true, 1_000), Some((1, Without)));
     // An endpoint is there: what has waited for it is not refused at once.
-    assert_eq!(expired(&mut queues, &control, false, at(1_200)), [0; 0]);
-    add(&mut queues, 3, 1_205);
-    assert_eq!(expired(&mut queues, &control, false, at(1_209)), [0; 0]);
-    assert_eq!(expired(&mut queues, &control, false, at(1_210)), [2]);
-    // It is gone again.
-    assert_eq!(expired(&mut queues, &control, true, at(1_214)), [0; 0]);
-    assert_eq!(expired(&mut queues, &control, true, at(2_213)), [0; 0]);
-    assert_eq!(expired(&mut queues, &control, true, at(2_214)), [3]);
+    assert_eq!(expires(&mut queues, false, 1_200), None);
+    add(&mut queues, &control, 3, 1_260);
+    assert_eq!(expires(&mut queues, false, 1_299), None);
+    assert_eq!(expires(&mut queues, false, 1_300), Some((2, Expired)));
+    // It is gone again: the last one has 10 ms left with endpoints, and a second without.
+    assert_eq!(expires(&mut queues, true, 1_350), None);
+    assert_eq!(expires(&mut queues, true, 2_349), None);
+    assert_eq!(expires(&mut queues, true, 2_350), Some((3, Without)));
     let mut forever = control.clone();
     forever.empty_pool_ttl = None;
-    add(&mut queues, 4, 3_000);
+    add(&mut queues, &control, 4, 3_000);
     assert_eq!(expired(&mut queues, &forever, true, at(999_999)), [0; 0]);
+}
+
+#[test]
+fn a_client_does_not_shorten_how_long_its_request_waits_for_an_empty_pool() {
+    let control = short();
+    let mut queues = Queues::default();
+    assert_eq!(expires(&mut queues, &control, true, 0), None);
+    let request = Arrival {
+        ttl: Some(Duration::from_millis(10)),
+        ..arrival(1, 0, "a", at(0))
+    };
+    queues.enqueue(&control, &request, at(0)).unwrap();
+    assert_eq!(expires(&mut queues, &control, true, 900), None);
+    assert_eq!(expires(&mut queues, &control, false, 901), None);
+    let gone = expires(&mut queues, &control, false, 911);
+    assert_eq!(gone, Some((1, Dropped::Expired)));
+}
+
+#[test]
+fn a_pool_that_flaps_gives_no_request_its_time_again() {
+    let control = short();
+    // In each 30 ms the pool has endpoints for 10.
+    for (offset, expected) in [(0, 280), (7, 307), (10, 310), (25, 310)] {
+        let mut queues = Queues::default();
+        let gone = (0..10_000).find_map(|millis| {
+            let gone = expires(&mut queues, &control, millis % 30 >= 10, millis);
+            if millis == offset {
+                add(&mut queues, &control, 1, millis);
+            }
+            gone.map(|gone| (millis, gone))
+        });
+        let (millis, gone) = gone.unwrap();
+        assert_eq!(gone, (1, Dropped::Expired));
+        assert!(millis.abs_diff(expected) <= 1, "{millis} from {offset}");
+    }
+    // And for so little that the other limit comes first.
+    let mut queues = Queues::default();
+    add(&mut queues, &control, 1, 0);
+    let mut flaps = (0..10_000).map(|millis| (millis, millis % 100 > 0));
+    let gone = flaps.find_map(|(millis, empty)| {
+        let gone = expires(&mut queues, &control, empty, millis);
+        gone.map(|gone| (millis, gone))
+    });
+    assert_eq!(gone, Some((1_011, (1, Dropped::ExpiredWithoutEndpoints))));
 }
 
 #[test]

@@ -22,8 +22,12 @@ pub struct Waiting {
     pub since: Instant,
     /// When its headers came.
     pub received: Instant,
-    /// How long it may wait; `None`: no limit.
+    /// How long it may wait for a pool with endpoints; `None`: no limit.
     pub ttl: Option<Duration>,
+    /// When it has waited so long, by the clock of a pool with endpoints.
+    pub due: Option<u64>,
+    /// When it came, by the clock of a pool without endpoints.
+    pub without_endpoints: u64,
     /// How soon after its headers its first token is due.
     pub slo_ttft: Option<Duration>,
 }

@@ -391,15 +391,12 @@ impl Picker {
                 return;
             };
             let expired = dispatcher.flow.queues.expired(control, pool_is_empty, now);
-            let Some(departure) = expired else {
+            let Some((departure, dropped)) = expired else {
                 return;
             };
-            let (outcome, dropped) = match pool_is_empty {
-                true => (
-                    FlowOutcome::EvictedNoEndpoints,
-                    Dropped::ExpiredWithoutEndpoints,
-                ),
-                false => (FlowOutcome::EvictedTtl, Dropped::Expired),
+            let outcome = match dropped {
+                Dropped::ExpiredWithoutEndpoints => FlowOutcome::EvictedNoEndpoints,
+                _ => FlowOutcome::EvictedTtl,
             };
             dispatcher.count_departure(outcome, &departure);
             if let Some(mut exchange) = self.exchanges.get_mut(departure.id) {

@@ -116,6 +116,28 @@ fn an_empty_pool_holds_requests_until_an_endpoint_comes_or_they_have_waited_long
 }
 
 #[test]
+fn in_a_pool_that_flaps_no_request_waits_for_longer_than_both_limits() {
+    let mut host = Host::with_capacity(1, 1.0);
+    host.get(1);
+    host.get(2);
+    let mut waited = Duration::ZERO;
+    let replied = (0..10_000).find_map(|flap| {
+        let health = [Health::Unhealthy, Health::Healthy][flap % 2];
+        let pool = host.picker.fixture().pool();
+        pool.note(Slot(0), |endpoint| &mut endpoint.health, health);
+        let outcomes = host.wait(Duration::from_millis(100));
+        waited += Duration::from_millis(100);
+        outcomes.first().copied()
+    });
+    // Ten seconds with endpoints, and as many without.
+    assert!(matches!(replied, Some((_, Replied(2, 429)))), "{replied:?}");
+    assert!(
+        waited.abs_diff(20 * SECOND) <= Duration::from_millis(200),
+        "{waited:?}"
+    );
+}
+
+#[test]
 fn a_client_that_leaves_takes_its_request_along() {
     let mut host = Host::with_capacity(1, 1.0);
     host.get(1);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use epp_core::flow::{Arrival, BandSpec, Fairness, FlowControl, Full, Ordering};
+use epp_core::flow::{Arrival, BandSpec, Dropped, Fairness, FlowControl, Full, Ordering};
 use epp_core::time::Instant;
 use epp_core::ExchangeId;
 
@@ -15,6 +15,9 @@ pub struct Waiting {
     pub flow: String,
     pub bytes: u64,
     pub since: Instant,
+    /// How long it has waited for a pool with endpoints, and for one without.
+    pub with_endpoints: Duration,
+    pub without_endpoints: Duration,
     received: Instant,
     ttl: Option<Duration>,
     slo_ttft: Option<Duration>,
@@ -30,6 +33,8 @@ impl Waiting {
             flow: arrival.fairness_id.to_owned(),
             bytes: arrival.bytes,
             since: now,
+            with_endpoints: Duration::ZERO,
+            without_endpoints: Duration::ZERO,
             received: arrival.received,
             ttl: limit.into_iter().chain(own).min(),
             slo_ttft: arrival.slo_ttft,
@@ -56,8 +61,6 @@ impl Waiting {
 #[derive(Debug, Default)]
 pub struct Model {
     pub waiting: Vec<Waiting>,
-    /// Since when the pool is as empty, or not, as it is.
-    pub pool_since: Instant,
     /// By flow of a band: which flows have not had their turn since its last one, though they waited all the time.
     overtaken: BTreeMap<(i32, String), Vec<String>>,
 }
@@ -104,20 +107,14 @@ impl Model {
         }
     }
 
-    /// Whether a request has waited as long as it may.
-    pub fn due(
-        &self,
-        control: &FlowControl,
-        empty_pool: bool,
-        one: &Waiting,
-        now: Instant,
-    ) -> bool {
-        let limit = match empty_pool {
-            true => control.empty_pool_ttl,
-            false => one.ttl,
-        };
-        let since = one.since.max(self.pool_since);
-        limit.is_some_and(|limit| since.after(limit) <= now)
+    /// Why a request is dropped that has waited as long as it may.
+    pub fn due(&self, control: &FlowControl, one: &Waiting) -> Option<Dropped> {
+        let reached = |waited, limit: Option<Duration>| limit.is_some_and(|limit| waited >= limit);
+        if reached(one.with_endpoints, one.ttl) {
+            return Some(Dropped::Expired);
+        }
+        reached(one.without_endpoints, control.empty_pool_ttl)
+            .then_some(Dropped::ExpiredWithoutEndpoints)
     }
 
     /// Checks that a request is the first of its flow, or of its band where flows do not matter.

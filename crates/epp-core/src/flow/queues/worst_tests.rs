@@ -28,7 +28,7 @@ fn keyed() -> Queues {
 fn entries(queues: &mut Queues) -> usize {
     let bands = queues.bands.iter_mut();
     let bands: usize = bands.map(|band| band.entries()).sum();
-    bands + queues.deadlines.len()
+    bands + queues.deadlines.len() + queues.arrivals.len()
 }
 
 #[test]
@@ -172,11 +172,30 @@ fn any_limit_of_a_client_is_one() {
         };
         queues.enqueue(&control, &request, at(0)).unwrap();
     }
-    let expired = queues.expired(&control, false, at(1)).unwrap();
+    let (expired, _) = queues.expired(&control, false, at(1)).unwrap();
     assert_eq!(expired.id, ExchangeId(3));
     assert_eq!(
         queues.expired(&control, false, at(u64::MAX / 4_000_000)),
         None
     );
     assert_eq!(drain(&mut queues, &control, at(1)), [1, 2, 0]);
+}
+
+#[test]
+fn a_pool_that_flaps_moves_nothing_in_a_long_queue() {
+    for control in controls() {
+        let mut queues = keyed();
+        for id in 0..20_000 {
+            let flow = format!("flow {}", id % 1_000);
+            queues
+                .enqueue(&control, &arrival(id, 0, &flow, at(0)), at(0))
+                .unwrap();
+        }
+        // In a debug build, even one look at each request would take minutes.
+        for millis in 0..20_000 {
+            let empty = millis % 2 == 0;
+            assert_eq!(queues.expired(&control, empty, at(millis)), None);
+        }
+        assert_eq!(queues.len(), 20_000);
+    }
 }
