@@ -123,6 +123,13 @@ impl Pool {
         super::configuration::announce(&self.sharing, self.picker.plan(), warnings);
     }
 
+    /// No root context runs the pool any more, and no request of it is left.
+    pub fn retire(mut self) {
+        self.sharing.leave(&mut self.picker, &mut Shared);
+        self.picker.retire();
+        self.export_metrics();
+    }
+
     /// Returns whether this root context is the one whose ticks count.
     fn is_in_charge(&mut self, root: u32) -> bool {
         if root != self.root {

@@ -297,9 +297,8 @@ impl Vm {
         } else if let Some(Root { pool: place, .. }) = self.roots.remove(&context) {
             // A hot reload makes the new root before the old one goes: what was learnt stays.
             if self.roots.values().all(|other| other.pool != place) {
-                if let Some(mut pool) = self.pools.get_mut(place).and_then(Option::take) {
-                    pool.picker.retire();
-                    pool.export_metrics();
+                if let Some(pool) = self.pools.get_mut(place).and_then(Option::take) {
+                    pool.retire();
                 }
             }
         }

@@ -171,6 +171,7 @@ fn a_module_is_upgraded_and_rolled_back_under_traffic_without_a_failed_request()
         wait_until("the next version is no longer exported", || {
             versions(&running) == only(OWN_VERSION)
         });
+        wait_until("the index survives the way back", is_known);
     });
 }
 

@@ -4,6 +4,10 @@
 //! read them, a part with each of their own. Once no VM requests it any more the pieces are emptied. So a
 //! worker that starts, or comes back after a trap, decides from the whole knowledge within a second, and a
 //! handover takes memory only while it lasts: the hashes of the index, a quarter of its size.
+//!
+//! Envoy destroys the VMs of a former module or configuration as soon as their last request has ended, which may be
+//! before the new ones have ticked once. So the last VM that knows the index writes all of it as it is destroyed, for
+//! whichever VM starts next. If none does, the pieces stay, as the index of an idle VM would.
 
 use epp_core::picker::peers::{IndexPeer, Placement};
 use serde::{Deserialize, Serialize};
@@ -43,13 +47,19 @@ struct Head {
     pieces: u32,
     /// Whether there are no more.
     done: bool,
-    /// The VMs that it is for: others may miss what was placed between its beginning and their own.
+    /// The VMs that it is for: others may miss what was placed between its beginning and their own. None where
+    /// the sender was the last VM: it is for all.
     requesters: Vec<u64>,
 }
 
 impl Head {
     fn is_sound(&self) -> bool {
         self.pieces <= MAX_PIECES
+    }
+
+    fn is_for(&self, requester: u64) -> bool {
+        let left_behind = self.requesters.is_empty() && self.done && self.pieces > 0;
+        left_behind || self.requesters.contains(&requester)
     }
 }
 
@@ -80,8 +90,6 @@ struct Sending {
     list: usize,
     /// The hashes of one list.
     hashes: Vec<u64>,
-    /// Pieces that there are, of any edition.
-    most_pieces: u32,
 }
 
 impl Handover {
@@ -141,10 +149,24 @@ impl Handover {
         if !self.sending.as_ref().is_some_and(known_to) {
             self.begin(requesters, known.fingerprint(), shared);
         }
+        self.send_pieces(HASHES_PER_TICK, known, shared);
+    }
+
+    /// Writes the whole index, for VMs that start after this one, the last that knows it, was destroyed.
+    pub fn leave_behind(&mut self, known: &dyn IndexPeer, shared: &mut Shared<'_>) {
+        let version = self.begin(&[], known.fingerprint(), shared);
+        let head = self.sending.as_ref().map(|sending| &sending.head);
+        // Of several VMs that are destroyed at the same time, one writes.
+        if head.is_some_and(|head| shared.put(&self.key, head, version)) {
+            self.send_pieces(usize::MAX, known, shared);
+        }
+    }
+
+    /// Writes pieces of about this number of hashes.
+    fn send_pieces(&mut self, mut room: usize, known: &dyn IndexPeer, shared: &mut Shared<'_>) {
         let Some(sending) = self.sending.as_mut() else {
             return;
         };
-        let mut room = HASHES_PER_TICK;
         while room > 0 && !sending.head.done {
             sending.hashes.clear();
             let Some(placement) = known.index_list(sending.list, &mut sending.hashes) else {
@@ -160,16 +182,20 @@ impl Handover {
                 let key = format!("{}/{}", self.key, sending.head.pieces);
                 shared.set(&key, &writer.seal(), None);
                 sending.head.pieces += 1;
-                sending.most_pieces = sending.most_pieces.max(sending.head.pieces);
             }
         }
         shared.put(&self.key, &sending.head, None);
     }
 
-    fn begin(&mut self, requesters: &[u64], fingerprint: u64, shared: &mut Shared<'_>) {
+    /// Begins a handover. Returns the version of the head that is stored.
+    fn begin(
+        &mut self,
+        requesters: &[u64],
+        fingerprint: u64,
+        shared: &mut Shared<'_>,
+    ) -> Option<u32> {
         self.editions += 1;
-        let before = self.head(shared).map_or(0, |head| head.pieces);
-        let most = self.sending.as_ref().map_or(0, |sent| sent.most_pieces);
+        let version = shared.get(&self.key, Head::is_sound).1;
         self.sending = Some(Sending {
             head: Head {
                 edition: self.own.wrapping_add(self.editions),
@@ -180,8 +206,8 @@ impl Handover {
             },
             list: 0,
             hashes: Vec::new(),
-            most_pieces: most.max(before),
         });
+        version
     }
 
     fn head(&self, shared: &mut Shared<'_>) -> Option<Head> {
@@ -199,9 +225,15 @@ impl Handover {
         let Some(head) = self.head(shared).filter(|head| head.pieces > 0) else {
             return;
         };
-        let most = sent.map_or(0, |sent| sent.most_pieces).max(head.pieces);
-        for piece in 0..most {
-            shared.set(&format!("{}/{piece}", self.key), &[], None);
+        // An earlier handover may have had more than this one.
+        for piece in 0..MAX_PIECES {
+            let key = format!("{}/{piece}", self.key);
+            let Some((value, _)) = shared.bytes(&key) else {
+                break;
+            };
+            if !value.is_empty() {
+                shared.set(&key, &[], None);
+            }
         }
         let none = Head {
             pieces: 0,
@@ -227,7 +259,7 @@ impl Handover {
         }
         let head = self
             .head(shared)
-            .filter(|head| head.fingerprint == fingerprint && head.requesters.contains(&self.own));
+            .filter(|head| head.fingerprint == fingerprint && head.is_for(self.own));
         if let Some(head) = head {
             if self.receive_pieces(&mut request, &head, shared, take) {
                 return;
@@ -264,6 +296,7 @@ impl Handover {
             }
             request.read += 1;
             request.ticks_without_news = 0;
+            request.ticks_without_donor = 0;
             room = room.saturating_sub(read_run(&mut reader, take).unwrap_or(0).max(1));
         }
         head.done && request.read >= head.pieces

@@ -151,6 +151,23 @@ impl Peers {
         }
     }
 
+    /// This VM is destroyed. If it is the last one that knows the index, it leaves it to those that start.
+    pub fn leave(&mut self, shared: &mut Shared<'_>, picker: &mut dyn IndexPeer) {
+        // Before it looks at the others: of two that do so at the same time, both are the last.
+        self.workers.leave(shared);
+        if !self.sharing || self.handover.is_requesting() {
+            return;
+        }
+        self.workers.look(shared);
+        let knows = |peer: &Peer| {
+            let presence = &peer.presence;
+            presence.fingerprint == self.presence.fingerprint && !presence.requests_index
+        };
+        if !self.workers.live().any(knows) {
+            self.handover.leave_behind(picker, shared);
+        }
+    }
+
     fn set_peer_loads(&mut self, counts: bool, picker: &mut dyn IndexPeer) {
         let live = self.workers.live().filter(|_| counts);
         let mut loads = live.map(|peer| peer.presence.loads.as_slice());

@@ -11,6 +11,8 @@ use epp_core::prefix::index::Index;
 use epp_core::prefix::key::TableKey;
 use epp_core::prefix::matcher::Matcher;
 
+#[path = "peers_leaving_tests.rs"]
+mod leaving;
 #[path = "peers_toy.rs"]
 mod toy;
 use toy::{Toy, HELD, SLOTS};

@@ -290,6 +290,21 @@ impl WorkerSlots {
         self.slot.is_some()
     }
 
+    /// Gives this VM's slot up.
+    pub fn leave(&mut self, shared: &mut Shared<'_>) {
+        let Some(number) = self.slot.take() else {
+            return;
+        };
+        let key = key(&self.base, number);
+        let (record, version) = shared.get(&key, Record::is_sound);
+        if record
+            .value()
+            .is_some_and(|record| record.owner == self.own)
+        {
+            shared.set(&key, &cleared(), version);
+        }
+    }
+
     /// Sends a heartbeat, with what this VM says of itself.
     pub fn publish(&mut self, presence: &Presence, shared: &mut Shared<'_>) {
         let Some(number) = self.slot else {

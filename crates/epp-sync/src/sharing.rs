@@ -105,6 +105,12 @@ impl Sharing {
         picker.allow_gaps(self.peers.is_requesting());
     }
 
+    /// The VM is destroyed, or runs the pool no more.
+    pub fn leave(&mut self, picker: &mut Picker, store: &mut dyn Store) {
+        let mut picker = picker.peers();
+        self.with(store, |this, shared| this.peers.leave(shared, &mut picker));
+    }
+
     /// Settles which VM polls, and feeds the picker what that has published.
     pub fn before_tick(&mut self, picker: &mut Picker, store: &mut dyn Store) {
         let mut picker = picker.peers();
