@@ -97,9 +97,7 @@ impl Bench {
     fn pass(&mut self) -> bool {
         self.arrive();
         let queues = &mut self.queues;
-        queues
-            .dispatch(&self.control, 0.5, None, self.now)
-            .is_some()
+        queues.dispatch(&self.control, 0.5, self.now).is_some()
     }
 }
 

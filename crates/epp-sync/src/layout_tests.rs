@@ -6,7 +6,7 @@ use xxhash_rust::xxh64::xxh64;
 use epp_core::endpoints::store::{EndpointStore, Member};
 use epp_core::findings::{Condition, Finding};
 use epp_core::picker::peers::ModelEvidence;
-use epp_core::picker::peers::{EndpointLoad, WaitingBand};
+use epp_core::picker::peers::{Backlog, EndpointLoad, WaitingBand};
 use epp_core::picker::peers::{Evidence, LearntLog, Placement};
 use epp_core::picker::peers::{IndexPeer, ModelNames};
 use epp_core::picker::status::{
@@ -79,11 +79,15 @@ fn presence() -> Presence {
             scraped: 5,
             tokens: 6,
         }],
-        waiting: vec![WaitingBand {
-            priority: -7,
-            requests: 8,
-            bytes: 9,
-        }],
+        waiting: Backlog {
+            bands: vec![WaitingBand {
+                priority: -7,
+                requests: 8,
+                bytes: 9,
+            }],
+            flows: 10,
+            sample: vec![11],
+        },
     }
 }
 
@@ -233,7 +237,7 @@ fn page(shared: &mut Shared<'_>) {
 fn shared_values_have_the_layout_of_their_version() {
     assert_eq!(
         (super::ROOT, xxh64(&values(), 0)),
-        ("epp-wasm/10", 5_321_258_872_380_058_017),
+        ("epp-wasm/11", 17_996_182_062_123_535_347),
         "other bytes than before: raise the number in ROOT, and put both in here"
     );
 }

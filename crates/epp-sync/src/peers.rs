@@ -141,8 +141,7 @@ impl Peers {
         self.set_peer_waiting(true, picker);
         let mut loads = Vec::with_capacity(self.presence.loads.len());
         picker.own_loads(&mut loads);
-        let mut waiting = Vec::new();
-        picker.own_waiting(&mut waiting);
+        let waiting = picker.own_waiting();
         if self.presence.loads != loads || self.presence.waiting != waiting {
             self.presence.loads = loads;
             self.presence.waiting = waiting;
@@ -178,7 +177,7 @@ impl Peers {
     /// what the picker has sent since the last one counts for the others as well until then.
     fn set_peer_waiting(&mut self, counts: bool, picker: &mut dyn IndexPeer) {
         let live = self.workers.live().filter(|_| counts);
-        let mut waiting = live.map(|peer| peer.presence.waiting.as_slice());
+        let mut waiting = live.map(|peer| &peer.presence.waiting);
         picker.set_peer_waiting(&mut waiting);
     }
 
@@ -205,8 +204,7 @@ impl Peers {
         self.presence.held = picker.held();
         self.presence.loads.clear();
         picker.own_loads(&mut self.presence.loads);
-        self.presence.waiting.clear();
-        picker.own_waiting(&mut self.presence.waiting);
+        self.presence.waiting = picker.own_waiting();
         self.workers.publish(&self.presence, shared);
     }
 

@@ -6,7 +6,7 @@
 //! whatever became of its owner: what it said counts no more, and a VM that starts may take the slot, so that
 //! VMs that come and go leave nothing behind. No clock is involved.
 
-use epp_core::picker::peers::{EndpointLoad, WaitingBand, MAX_WAITING_BANDS};
+use epp_core::picker::peers::{Backlog, EndpointLoad};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, MAX_ENDPOINTS};
@@ -43,8 +43,8 @@ pub struct Presence {
     pub held: u32,
     /// Its requests in flight.
     pub loads: Vec<EndpointLoad>,
-    /// The requests in its queues, by band.
-    pub waiting: Vec<WaitingBand>,
+    /// The requests in its queues.
+    pub waiting: Backlog,
 }
 
 /// A presence record's value in the store.
@@ -61,7 +61,7 @@ pub struct Record {
 impl Record {
     fn is_sound(&self) -> bool {
         let Presence { loads, waiting, .. } = &self.presence;
-        loads.len() <= MAX_ENDPOINTS && waiting.len() <= MAX_WAITING_BANDS
+        loads.len() <= MAX_ENDPOINTS && waiting.is_sound()
     }
 }
 

@@ -4,14 +4,14 @@ use super::peers::Peers;
 use super::presence::{self, Presence, Record, MISSED_HEARTBEATS};
 use super::shared::{Shared, Traffic};
 use super::{InProcess, Store};
+use epp_core::picker::peers::{Backlog, WaitingBand, MAX_SAMPLED_FLOWS, MAX_WAITING_BANDS};
 use epp_core::picker::peers::{EndpointLoad, IndexPeer, LearntLog, Placement};
-use epp_core::picker::peers::{WaitingBand, MAX_WAITING_BANDS};
 
 /// A picker that only queues.
 #[derive(Default)]
 struct Queueing {
-    own: Vec<WaitingBand>,
-    others: Vec<WaitingBand>,
+    own: Backlog,
+    others: Vec<Backlog>,
     /// How often it was told of the others.
     looks: usize,
     learnt: LearntLog,
@@ -42,12 +42,13 @@ impl IndexPeer for Queueing {
 
     fn set_peer_loads(&mut self, _: &mut dyn Iterator<Item = &[EndpointLoad]>) {}
 
-    fn own_waiting(&self, bands: &mut Vec<WaitingBand>) {
-        bands.extend(&self.own);
+    fn own_waiting(&self) -> Backlog {
+        self.own.clone()
     }
 
-    fn set_peer_waiting(&mut self, others: &mut dyn Iterator<Item = &[WaitingBand]>) {
-        self.others = others.flatten().copied().collect();
+    fn set_peer_waiting(&mut self, others: &mut dyn Iterator<Item = &Backlog>) {
+        let waiting = others.filter(|other| !other.bands.is_empty());
+        self.others = waiting.cloned().collect();
         self.looks += 1;
     }
 }
@@ -86,6 +87,15 @@ fn band(priority: i32, requests: u32) -> WaitingBand {
     }
 }
 
+/// What waits in a picker: these bands, and two flows of the highest.
+fn backlog(bands: &[WaitingBand]) -> Backlog {
+    Backlog {
+        bands: bands.to_vec(),
+        flows: 2,
+        sample: vec![5, 9],
+    }
+}
+
 /// Two VMs that know each other.
 fn two(memory: &mut InProcess) -> [Vm; 2] {
     let mut vms = [Vm::new(1), Vm::new(2)];
@@ -99,11 +109,11 @@ fn two(memory: &mut InProcess) -> [Vm; 2] {
 fn what_waits_is_known_to_the_others_after_one_exchange_between_ticks() {
     let mut memory = InProcess::default();
     let [mut one, mut other] = two(&mut memory);
-    one.picker.own = vec![band(7, 3), band(-1, 1)];
+    one.picker.own = backlog(&[band(7, 3), band(-1, 1)]);
     one.exchange(&mut memory);
     other.exchange(&mut memory);
-    assert_eq!(other.picker.others, one.picker.own);
-    one.picker.own.clear();
+    assert_eq!(other.picker.others, [one.picker.own.clone()]);
+    one.picker.own = Backlog::default();
     one.exchange(&mut memory);
     let looks = other.picker.looks;
     other.exchange(&mut memory);
@@ -116,25 +126,39 @@ fn what_waits_is_known_to_the_others_after_one_exchange_between_ticks() {
 fn what_waited_in_a_vm_that_is_gone_counts_no_more_after_a_second() {
     let mut memory = InProcess::default();
     let [mut one, mut other] = two(&mut memory);
-    one.picker.own = vec![band(7, 3)];
+    one.picker.own = backlog(&[band(7, 3)]);
     one.tick(&mut memory);
     for _ in 0..MISSED_HEARTBEATS {
         other.tick(&mut memory);
-        assert_eq!(other.picker.others, [band(7, 3)]);
+        assert_eq!(other.picker.others, [backlog(&[band(7, 3)])]);
     }
     other.tick(&mut memory);
     assert_eq!(other.picker.others, []);
 }
 
 #[test]
-fn a_record_of_more_bands_than_there_are_is_not_ours() {
+fn a_record_of_more_than_a_picker_can_have_is_not_ours() {
     let mut memory = InProcess::default();
     let [_, mut other] = two(&mut memory);
     let key = presence::key("base", 0);
-    for (bands, known) in [(MAX_WAITING_BANDS, true), (MAX_WAITING_BANDS + 1, false)] {
-        let waiting: Vec<WaitingBand> = (0..bands)
+    let cases = [
+        (MAX_WAITING_BANDS, 0, 0, true),
+        (MAX_WAITING_BANDS + 1, 0, 0, false),
+        (1, MAX_SAMPLED_FLOWS, MAX_SAMPLED_FLOWS, true),
+        (1, MAX_SAMPLED_FLOWS, MAX_SAMPLED_FLOWS + 1, false),
+        (1, 2, 3, false),
+        (1, 1_088, 1, true),
+        (1, 1_089, 1, false),
+    ];
+    for (bands, flows, sample, known) in cases {
+        let bands: Vec<WaitingBand> = (0..bands)
             .map(|priority| band(priority as i32, 1))
             .collect();
+        let waiting = Backlog {
+            bands,
+            flows: flows as u32,
+            sample: (0..sample as u32).collect(),
+        };
         let record = Record {
             owner: 1,
             heartbeat: 100,
@@ -147,6 +171,6 @@ fn a_record_of_more_bands_than_there_are_is_not_ours() {
         Shared::new(&mut memory, &mut traffic).put(&key, &record, None);
         other.picker.others.clear();
         other.tick(&mut memory);
-        assert_eq!(other.picker.others == waiting, known, "{bands}");
+        assert_eq!(other.picker.others == [waiting], known, "{flows} {sample}");
     }
 }

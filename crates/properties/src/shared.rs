@@ -5,7 +5,7 @@
 
 use epp_core::config;
 use epp_core::endpoints::store::{EndpointStore, Member};
-use epp_core::picker::peers::{EndpointLoad, IndexPeer, WaitingBand, MAX_WAITING_BANDS};
+use epp_core::picker::peers::{Backlog, EndpointLoad, IndexPeer, MAX_WAITING_BANDS};
 use epp_core::picker::peers::{Evidence, LearntLog, Placement};
 use epp_core::picker::Picker;
 use epp_core::scheduling::Slot;
@@ -138,8 +138,12 @@ impl IndexPeer for Counted {
         self.loads = others.map(<[EndpointLoad]>::len).sum();
     }
 
-    fn set_peer_waiting(&mut self, others: &mut dyn Iterator<Item = &[WaitingBand]>) {
-        self.bands = others.map(<[WaitingBand]>::len).sum();
+    fn set_peer_waiting(&mut self, others: &mut dyn Iterator<Item = &Backlog>) {
+        self.bands = 0;
+        for other in others {
+            self.bands += other.bands.len();
+            assert!(other.is_sound());
+        }
     }
 }
 

@@ -188,14 +188,10 @@ impl World {
 
     fn dispatch(&mut self) {
         let saturation = [0.0, 0.5, 1.0, 2.0][self.rng.usize(..4)];
-        let floor = [None, Some(3), Some(0)][self.rng.usize(..3)];
         for _ in 0..self.rng.usize(..6) {
-            let found = self
-                .queues
-                .dispatch(&self.control, saturation, floor, self.now);
+            let found = self.queues.dispatch(&self.control, saturation, self.now);
             let highest = self.model.waiting.iter().map(|one| one.priority).max();
-            let open = highest
-                .filter(|highest| saturation < 1.0 && floor.is_none_or(|floor| floor <= *highest));
+            let open = highest.filter(|_| saturation < 1.0);
             assert_eq!(found.map(|gone| gone.priority), open, "strict priority");
             let Some(gone) = found else {
                 return;

@@ -74,7 +74,7 @@ pub fn arrival(id: u32, priority: i32, fairness_id: &str, now: Instant) -> Arriv
 
 /// The numbers of all that go, in order, with the gate open.
 pub fn drain(queues: &mut Queues, control: &FlowControl, now: Instant) -> Vec<u32> {
-    let next = || queues.dispatch(control, 0.0, None, now);
+    let next = || queues.dispatch(control, 0.0, now);
     std::iter::from_fn(next)
         .map(|gone: Departure| gone.id.0)
         .collect()

@@ -17,6 +17,9 @@ pub const MAX_FLOWS: usize = 1024;
 /// The flows that ids share by their hash.
 pub const SHARED_FLOWS: u64 = 64;
 
+/// The flows that a band has at most.
+pub const MAX_FLOWS_OF_BAND: usize = MAX_FLOWS + SHARED_FLOWS as usize;
+
 /// A token of output counts as so many of input.
 const OUTPUT_WEIGHT: f64 = 2.0;
 
@@ -31,6 +34,8 @@ pub const UNNAMED: u8 = u8::MAX;
 pub struct Flow {
     /// The id.
     pub id: Box<str>,
+    /// A keyed hash of it.
+    hash: u32,
     /// Its requests in the order in which they go, unless the band orders those of all flows together.
     pub line: Line,
     /// Its requests that wait.
@@ -43,18 +48,25 @@ pub struct Flow {
     service: f64,
     /// The requests that were dispatched since it was last inactive.
     turns: u32,
+    /// In how many pickers requests of it wait.
+    pickers: u32,
+    /// Its next turns that are other pickers'.
+    passes: u32,
 }
 
 impl Flow {
-    fn new(id: Box<str>, now: Instant) -> Self {
+    fn new(id: Box<str>, hash: u32, now: Instant) -> Self {
         Self {
             id,
+            hash,
             line: Line::default(),
             waiting: 0,
             label: UNNAMED,
             last_used: now,
             service: 0.0,
             turns: 0,
+            pickers: 1,
+            passes: 0,
         }
     }
 
@@ -159,17 +171,17 @@ impl Flows {
                 let shared = hashed(id, SHARED_FLOWS, key);
                 return match self.search(&shared) {
                     Ok(place) => place,
-                    Err(_) => self.add(&shared, now),
+                    Err(_) => self.add(&shared, key, now),
                 };
             };
             self.remove(oldest);
         }
-        self.add(id, now)
+        self.add(id, key, now)
     }
 
-    fn add(&mut self, id: &str, now: Instant) -> u32 {
+    fn add(&mut self, id: &str, key: &Key, now: Instant) -> u32 {
         let at = self.search(id).err().unwrap_or_default();
-        let flow = Flow::new(id.into(), now);
+        let flow = Flow::new(id.into(), key.digest(id.as_bytes()) as u32, now);
         let free = self.free.pop();
         let place = free.unwrap_or(self.flows.len() as u32);
         match self.flows.get_mut(place as usize) {
@@ -183,7 +195,7 @@ impl Flows {
     fn remove(&mut self, place: u32) {
         self.order.retain(|known| *known != place);
         if let Some(flow) = self.get_mut(place) {
-            *flow = Flow::new(Box::default(), Instant::default());
+            *flow = Flow::new(Box::default(), 0, Instant::default());
         }
         self.free.push(place);
     }
@@ -211,18 +223,58 @@ impl Flows {
         last.clear();
         last.push_str(self.id(place));
         self.last = last;
+        if let Some(flow) = self.get_mut(place) {
+            flow.passes = flow.pickers.saturating_sub(1);
+        }
     }
 
-    /// Returns the flow that is next in turn.
-    pub fn next_in_turn(&self) -> Option<u32> {
+    /// Returns the flow that is next in turn. Of the turns of one that waits in several pickers, one in as many is
+    /// this picker's.
+    pub fn next_in_turn(&mut self) -> Option<u32> {
         let last = self.last.as_str();
         let after = self.order.partition_point(|place| self.id(*place) <= last);
         let (before, after) = self.order.split_at_checked(after)?;
-        let waits = |place: &&u32| {
-            let flow = self.flows.get(**place as usize);
-            flow.is_some_and(|flow| flow.waiting > 0)
+        let flows = &self.flows;
+        let flow = |place: &u32| flows.get(*place as usize).filter(|flow| flow.waiting > 0);
+        let waiting = after.iter().chain(before);
+        let waiting = waiting.filter_map(|place| Some((*place, flow(place)?.passes)));
+        let (next, rounds) = match waiting.clone().find(|(_, passes)| *passes == 0) {
+            Some(next) => next,
+            // As many rounds in which all pass.
+            None => waiting.min_by_key(|(_, passes)| *passes)?,
         };
-        after.iter().chain(before).find(waits).copied()
+        let mut passed = 1;
+        for place in after.iter().chain(before) {
+            if *place == next {
+                if rounds == 0 {
+                    break;
+                }
+                passed = 0;
+            }
+            let flow = self.flows.get_mut(*place as usize);
+            if let Some(flow) = flow.filter(|flow| flow.waiting > 0) {
+                flow.passes = flow.passes.saturating_sub(rounds + passed);
+            }
+        }
+        Some(next)
+    }
+
+    /// Returns how many flows have requests that wait, and the smallest of their hashes in order, `most` at most.
+    pub fn sample(&self, most: usize) -> (usize, Vec<u32>) {
+        let waiting = self.flows.iter().filter(|flow| flow.waiting > 0);
+        let mut hashes: Vec<u32> = waiting.map(|flow| flow.hash).collect();
+        let count = hashes.len();
+        hashes.sort_unstable();
+        hashes.truncate(most);
+        (count, hashes)
+    }
+
+    /// Says in how many pickers requests of each flow wait, by its hash.
+    pub fn share(&mut self, pickers: &dyn Fn(u32) -> u32) {
+        for flow in &mut self.flows {
+            flow.pickers = pickers(flow.hash).max(1);
+            flow.passes = flow.passes.min(flow.pickers - 1);
+        }
     }
 
     /// Returns the flow with the highest score; of several, the one whose first request has waited longest.

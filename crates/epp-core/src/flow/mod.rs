@@ -26,6 +26,7 @@ pub use admission::{Admission, AdmissionHeaders, Standing, DEFAULT_FAIRNESS_ID};
 pub use detector::{Partition, SaturationDetector};
 pub use dropped::Dropped;
 pub use eviction::Evictions;
+pub use flows::MAX_FLOWS_OF_BAND;
 pub use queues::{Arrival, BandStatus, Blocked, Departure, Full, Queues};
 pub use saturation::{mean, Saturation};
 pub use settings::{BandSpec, Fairness, FlowControl, Ordering, ProgramAware, Strategy, UsageLimit};

@@ -8,7 +8,7 @@ use super::flows::UNNAMED;
 use super::line::{Line, Turn};
 use super::pool_time::PoolTime;
 use super::table::{Table, Waiting};
-use super::{BandSpec, Dropped, FlowControl, UsageLimit};
+use super::{BandSpec, Dropped, Fairness, FlowControl, UsageLimit};
 use crate::prefix::key::Key;
 use crate::time::{nanos, Instant};
 use crate::ExchangeId;
@@ -212,25 +212,26 @@ impl Queues {
     }
 
     /// Removes and returns the request that goes next at this saturation; `None` where the gate is shut for the
-    /// highest band in which a request waits, where that is below `floor`, and where nothing waits.
+    /// highest band in which a request waits, and where nothing waits.
     pub fn dispatch(
         &mut self,
         control: &FlowControl,
         saturation: f64,
-        floor: Option<i32>,
         now: Instant,
     ) -> Option<Departure> {
-        let highest = self.highest_waiting()?;
-        self.saturation = saturation;
         let turn = match control.usage_limit {
             UsageLimit::SoftReflective => self.turns.attempt(saturation, now),
             UsageLimit::Static(_) | UsageLimit::Holdback { .. } => false,
         };
-        let is_open = saturation < self.ceiling(control.usage_limit, highest) || turn;
-        if !is_open || floor.is_some_and(|floor| highest < floor) {
-            return None;
-        }
-        self.release(now)
+        let goes = self.is_open(control, saturation) || turn;
+        goes.then(|| self.release(now)).flatten()
+    }
+
+    /// Returns whether the gate is open at this saturation for the highest band in which a request waits.
+    pub fn is_open(&mut self, control: &FlowControl, saturation: f64) -> bool {
+        self.saturation = saturation;
+        let highest = self.highest_waiting();
+        highest.is_some_and(|highest| saturation < self.ceiling(control.usage_limit, highest))
     }
 
     /// Returns the saturation at which the band of a priority stops. It never falls with the priority.
@@ -346,6 +347,35 @@ impl Queues {
         let mut bands = self.bands.iter();
         let band = bands.find(|band| band.requests > 0)?;
         Some(band.spec.priority)
+    }
+
+    /// Returns the bands in which requests wait, the highest first: the priority, how many wait, and the bytes of their
+    /// bodies.
+    pub fn waiting(&self) -> impl Iterator<Item = (i32, usize, u64)> + '_ {
+        let waiting = self.bands.iter().filter(|band| band.requests > 0);
+        waiting.map(|band| (band.spec.priority, band.requests, band.bytes))
+    }
+
+    /// Returns how many flows of the highest band have requests that wait, and the smallest of their hashes; none where
+    /// its fairness policy ignores flows.
+    pub fn sample_flows(&self, most: usize) -> (usize, Vec<u32>) {
+        let mut waiting = self.bands.iter().filter(|band| band.requests > 0);
+        let band = waiting.next();
+        let band = band.filter(|band| band.spec.fairness != Fairness::GlobalStrict);
+        band.map_or((0, Vec::new()), |band| band.flows.sample(most))
+    }
+
+    /// Says in how many pickers requests of each flow of the highest band wait, by its hash.
+    pub fn share_flows(&mut self, pickers: &dyn Fn(u32) -> u32) {
+        let mut waiting = self.bands.iter_mut().filter(|band| band.requests > 0);
+        if let Some(band) = waiting.next() {
+            band.flows.share(pickers);
+        }
+    }
+
+    /// Replaces the key of hashes. Flows that there are keep theirs.
+    pub fn set_key(&mut self, key: Key) {
+        self.key = key;
     }
 
     /// Returns the highest band whose requests have to wait at the saturation of the last attempt to dispatch.

@@ -33,7 +33,7 @@ fn higher_bands_go_first_and_requests_of_a_band_in_the_order_in_which_they_came(
 fn a_departure_says_what_left() {
     let control = control(vec![band(0)]);
     let mut queues = queued(&control, &[(0, "a")]);
-    let gone = queues.dispatch(&control, 0.5, None, at(31)).unwrap();
+    let gone = queues.dispatch(&control, 0.5, at(31)).unwrap();
     assert_eq!(
         (gone.id, gone.priority, gone.bytes),
         (ExchangeId(1), 0, 100)
@@ -47,9 +47,9 @@ fn a_full_pool_shuts_the_gate() {
     let control = control(vec![band(0)]);
     let mut queues = queued(&control, &[(0, "a"), (0, "a")]);
     for saturation in [1.0, 1.01, f64::NAN, f64::INFINITY] {
-        assert_eq!(queues.dispatch(&control, saturation, None, at(5)), None);
+        assert_eq!(queues.dispatch(&control, saturation, at(5)), None);
     }
-    assert!(queues.dispatch(&control, 0.999, None, at(5)).is_some());
+    assert!(queues.dispatch(&control, 0.999, at(5)).is_some());
     // A plan without flow control gets rid of what waits.
     assert!(queues.release(at(5)).is_some());
     assert_eq!(queues.release(at(5)), None);
@@ -65,7 +65,7 @@ fn a_band_below_its_ceiling_waits_and_those_below_it_with_it() {
     };
     let mut queues = queued(&control, &[(0, "a"), (1, "a"), (2, "a"), (1, "a")]);
     let mut next = |saturation| {
-        let gone = queues.dispatch(&control, saturation, None, at(9));
+        let gone = queues.dispatch(&control, saturation, at(9));
         gone.map(|gone| gone.id.0)
     };
     assert_eq!(next(0.9), Some(3));
@@ -82,29 +82,19 @@ fn yielding_bands_have_their_turns() {
     control.usage_limit = UsageLimit::SoftReflective;
     let mut queues = queued(&control, &[(0, "a"); 8]);
     // The ceiling of the lower band is 0.2, so that it has one turn in four.
-    let gone = (0..12).filter(|_| queues.dispatch(&control, 0.8, None, at(9)).is_some());
+    let gone = (0..12).filter(|_| queues.dispatch(&control, 0.8, at(9)).is_some());
     assert_eq!(gone.count(), 3);
-    assert_eq!(queues.dispatch(&control, 1.0, None, at(900)), None);
+    assert_eq!(queues.dispatch(&control, 1.0, at(900)), None);
     let now = at(1_000);
     queues
         .enqueue(&control, &arrival(99, 1, "a", now), now)
         .unwrap();
-    let gone = queues.dispatch(&control, 0.99, None, now);
+    let gone = queues.dispatch(&control, 0.99, now);
     assert_eq!(
         gone.map(|gone| gone.id.0),
         Some(99),
         "the highest band never yields"
     );
-}
-
-#[test]
-fn bands_below_the_floor_wait_for_another_picker() {
-    let control = control(vec![band(0)]);
-    let mut queues = queued(&control, &[(5, "a"), (0, "a")]);
-    assert_eq!(queues.dispatch(&control, 0.0, Some(6), at(9)), None);
-    assert!(queues.dispatch(&control, 0.0, Some(5), at(9)).is_some());
-    assert_eq!(queues.dispatch(&control, 0.0, Some(5), at(9)), None);
-    assert!(queues.dispatch(&control, 0.0, Some(0), at(9)).is_some());
 }
 
 #[test]
@@ -415,7 +405,7 @@ fn metrics_name_so_many_flows_of_those_that_were_dispatched() {
             .enqueue(&control, &arrival(1, 0, id, at(0)), at(0))
             .unwrap();
         let gone = match dispatched {
-            true => queues.dispatch(&control, 0.0, None, at(0)),
+            true => queues.dispatch(&control, 0.0, at(0)),
             false => queues.remove(ExchangeId(1), at(0)),
         };
         queues.label(gone.unwrap().label).to_owned()
@@ -442,7 +432,7 @@ fn the_highest_blocked_band_is_known() {
     };
     let mut queues = queued(&control, &[(0, "a"), (1, "a")]);
     assert_eq!(queues.blocked(&control), None);
-    assert_eq!(queues.dispatch(&control, 0.75, None, at(3)), None);
+    assert_eq!(queues.dispatch(&control, 0.75, at(3)), None);
     let blocked = queues.blocked(&control).unwrap();
     assert_eq!((blocked.priority, blocked.ceiling), (1, 0.75));
     let ceilings: Vec<f64> = queues.bands().map(|band| band.ceiling).collect();

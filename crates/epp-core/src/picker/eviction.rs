@@ -26,7 +26,7 @@ impl Picker {
         let Some(blocked) = flow.queues.blocked(control) else {
             return;
         };
-        if flow.floor().is_some_and(|floor| blocked.priority < floor) {
+        if flow.others.priority() > Some(blocked.priority) {
             // It waits for another picker's requests.
             return;
         }

@@ -4,58 +4,38 @@
 //! that may have given the pool headroom: a response that has ended, a page, an endpoint that joined, counts of other
 //! pickers, a tick, and each request that comes itself. With headroom, a request is queued and sent in the same event.
 //!
-//! All pickers of a proxy are one gate. Each publishes what waits in it ([`WaitingBand`]). A band below the highest one
+//! All pickers of a proxy are one gate. Each publishes what waits in it ([`Backlog`]). A band below the highest one
 //! that waits anywhere is not sent, and what this picker sends counts for what the others may send at the same time,
 //! until they have published what they did: see [`Flow::weight`].
 
-use serde::{Deserialize, Serialize};
+use std::time::Duration;
 
 use super::dispatcher::Dispatcher;
 use super::exchange::Exchange;
 use super::hold::Hold;
 use super::reply::LocalReply;
+use super::shares::{Backlog, Others};
 use super::tick::MAX_RELEASES_PER_TICK;
 use super::{Effect, Picker};
 use crate::config::settings::FailureMode;
-use crate::flow::{
-    Arrival, BandStatus, Departure, Dropped, Evictions, FlowControl, Full, Queues, Saturation,
-};
+use crate::flow::{Arrival, Departure, Dropped, Evictions, FlowControl, Full, Queues, Saturation};
 use crate::metrics::labels::FlowOutcome;
 use crate::prefix::key::{Key, Secret};
 use crate::response::Usage;
 use crate::scheduling::ScheduleError;
-
-/// Bands of one picker that the others are told of: the highest ones in which requests wait.
-pub const MAX_WAITING_BANDS: usize = 16;
+use crate::time::Instant;
 
 /// Requests that wait in one picker at most, whatever the document allows: the host's streams and the exchanges of as
 /// many take a quarter of a VM's memory.
 const MAX_QUEUED: usize = 65_536;
 
+/// In a pool with room, requests wait for those of the other pickers for so long: as long as what a picker that is gone has
+/// published counts.
+const MAX_YIELDING: Duration = Duration::from_secs(1);
+
 /// Requests that get a local reply in one tick because they have waited as long as they may. Clients choose when that
 /// is; more wait for the next tick, at some 20 µs each with what the host does.
 const MAX_EXPIRED_PER_TICK: usize = 512;
-
-/// The requests of one band that wait in one picker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct WaitingBand {
-    /// The band's priority.
-    pub priority: i32,
-    /// How many wait.
-    pub requests: u32,
-    /// The bytes of their bodies.
-    pub bytes: u64,
-}
-
-impl From<BandStatus> for WaitingBand {
-    fn from(band: BandStatus) -> Self {
-        Self {
-            priority: band.priority,
-            requests: u32::try_from(band.requests).unwrap_or(u32::MAX),
-            bytes: band.bytes,
-        }
-    }
-}
 
 /// The flow control of one picker.
 #[derive(Debug)]
@@ -64,12 +44,12 @@ pub struct Flow {
     pub queues: Queues,
     /// Whether one was queued for which no dispatch was tried.
     has_arrived: bool,
-    /// What waits in the other pickers, the highest band first.
-    pub others: Vec<WaitingBand>,
+    /// What waits in the other pickers.
+    pub others: Others,
     /// How many requests this picker may have in flight, while others wait in its band elsewhere as well.
     most_in_flight: Option<f64>,
-    /// What waited in the highest band here, when this picker last looked at the others.
-    looked: WaitingBand,
+    /// Since when requests have waited here for the others alone, in a pool with room.
+    yields_since: Option<Instant>,
     /// The requests in flight that may be evicted, and those that are.
     pub(super) evictions: Evictions,
 }
@@ -84,60 +64,43 @@ impl Flow {
         Self {
             queues,
             has_arrived: false,
-            others: Vec::new(),
+            others: Others::default(),
             most_in_flight: None,
-            looked: WaitingBand::default(),
+            yields_since: None,
             evictions: Evictions::default(),
         }
     }
 
-    /// Returns what waits here, the highest band first, as it is published.
-    pub fn own(&self) -> impl Iterator<Item = WaitingBand> + '_ {
-        let waiting = self.queues.bands().filter(|band| band.requests > 0);
-        let waiting = waiting.take(MAX_WAITING_BANDS);
-        waiting.map(WaitingBand::from)
+    /// Takes over what waits in the other pickers.
+    pub fn set_others(&mut self, others: &mut dyn Iterator<Item = &Backlog>) {
+        self.others.look(others, &mut self.queues);
     }
 
-    /// Replaces what waits in the other pickers.
-    pub fn set_others(&mut self, others: &mut dyn Iterator<Item = &[WaitingBand]>) {
-        let looked = self.own().next();
-        self.looked = looked.unwrap_or_default();
-        self.others.clear();
-        for band in others.flatten().filter(|band| band.requests > 0) {
-            let below = |known: &WaitingBand| band.priority.cmp(&known.priority);
-            match self.others.binary_search_by(below) {
-                Ok(place) => {
-                    if let Some(known) = self.others.get_mut(place) {
-                        known.requests = known.requests.saturating_add(band.requests);
-                        known.bytes = known.bytes.saturating_add(band.bytes);
-                    }
-                }
-                Err(place) => self.others.insert(place, *band),
-            }
+    /// Returns how many requests one that is sent now counts for: as many as all pickers have of the places, by as many as
+    /// this one has. If each picker sends its share of the headroom, all send as much as there is.
+    fn weight(&self, now: Instant) -> f64 {
+        let parts = self.others.parts(&self.queues);
+        let parts = parts.filter(|_| !self.has_yielded(now));
+        parts.map_or(1.0, |(own, others)| (own + others) / own)
+    }
+
+    /// Returns whether requests of the highest band wait here because of the other pickers: one of a higher band waits
+    /// there, or this one has its share of the places. If nothing but this has held them back for a while, the others
+    /// do not take the room that there is, and whatever claims that they wait is not obeyed any longer.
+    pub(super) fn yields(&mut self, in_flight: f64, is_open: bool, now: Instant) -> bool {
+        let below = self.others.priority() > self.queues.highest_waiting();
+        let yields = below || self.most_in_flight.is_some_and(|most| in_flight >= most);
+        if !yields || !is_open {
+            self.yields_since = None;
+            return yields;
         }
+        self.yields_since.get_or_insert(now);
+        !self.has_yielded(now)
     }
 
-    /// Returns the lowest band that may be sent: the highest one of which a request waits in another picker.
-    pub(super) fn floor(&self) -> Option<i32> {
-        self.others.first().map(|band| band.priority)
-    }
-
-    /// Returns how many requests one that is sent now counts for: as many as all pickers have waiting in its band, by
-    /// as many as this one has, or had at its last look at the others. If each picker sends its share of the headroom, all
-    /// send as much as there is.
-    fn weight(&self) -> f64 {
-        let (Some(others), Some(own)) = (self.others.first(), self.own().next()) else {
-            return 1.0;
-        };
-        if others.priority != own.priority {
-            return 1.0;
-        }
-        let looked = match self.looked.priority == own.priority {
-            true => self.looked.requests,
-            false => 0,
-        };
-        let own = f64::from(own.requests.max(looked));
-        (own + f64::from(others.requests)) / own
+    fn has_yielded(&self, now: Instant) -> bool {
+        let since = self.yields_since;
+        since.is_some_and(|since| now.since(since) >= MAX_YIELDING)
     }
 }
 
@@ -239,25 +202,20 @@ impl Dispatcher {
         self.statistics.count_flow(outcome, priority);
     }
 
-    /// Takes this picker's share of the places in the pool, where others wait elsewhere in its highest band: by its
-    /// requests that wait there or are in flight. Otherwise each picker would fill the places again that its own requests
-    /// leave, and the places would stay as they were once distributed.
+    /// Takes this picker's share of the places in the pool, where others wait elsewhere in its highest band. Otherwise each
+    /// picker would fill the places again that its own requests leave, and the places would stay as they were once
+    /// distributed.
     pub(super) fn take_share(&mut self) {
         self.flow.most_in_flight = self.share_of_places();
     }
 
     fn share_of_places(&self) -> Option<f64> {
         let control = self.plan.flow.as_ref()?;
-        let (own, others) = (self.flow.own().next()?, self.flow.others.first()?);
-        if own.priority != others.priority {
-            return None;
-        }
-        let (own_in_flight, in_flight) = self.endpoints.in_flight();
-        let demand = own_in_flight + f64::from(own.requests);
-        let share = demand / (in_flight + f64::from(own.requests) + f64::from(others.requests));
+        let in_flight = self.endpoints.in_flight();
+        let share = self.flow.others.share(&self.flow.queues, in_flight)?;
         let saturation = Saturation::of(&*control.detector, self.endpoints.pool());
         // As many as are in flight fill this much of the pool.
-        let places = in_flight / saturation.effective;
+        let places = in_flight.1 / saturation.effective;
         let most = (share * places).ceil();
         (most >= 1.0).then_some(most)
     }
@@ -270,16 +228,19 @@ impl Dispatcher {
             // Those that wait under a former plan do no longer.
             return flow.queues.release(now);
         };
-        let most = flow.most_in_flight;
-        if self.endpoints.is_empty()
-            || most.is_some_and(|most| self.endpoints.in_flight().0 >= most)
-        {
+        if self.endpoints.is_empty() {
             return None;
         }
-        let saturation = Saturation::of(&*control.detector, self.endpoints.pool());
-        let floor = flow.floor();
-        flow.queues
-            .dispatch(control, saturation.effective, floor, now)
+        let saturation = Saturation::of(&*control.detector, self.endpoints.pool()).effective;
+        let in_flight = match flow.most_in_flight {
+            Some(_) => self.endpoints.in_flight().0,
+            None => 0.0,
+        };
+        let is_open = flow.queues.is_open(control, saturation);
+        if flow.yields(in_flight, is_open, now) {
+            return None;
+        }
+        flow.queues.dispatch(control, saturation, now)
     }
 
     /// Decides a request that has left the queues, and counts it `weight` times.
@@ -369,8 +330,9 @@ impl Picker {
 
     fn dispatch_queued(&mut self) {
         self.dispatcher.flow.has_arrived = false;
+        let now = self.dispatcher.clock.now();
         for _ in 0..MAX_RELEASES_PER_TICK {
-            let weight = self.dispatcher.flow.weight();
+            let weight = self.dispatcher.flow.weight(now);
             let Some(departure) = self.dispatcher.next_departure() else {
                 break;
             };

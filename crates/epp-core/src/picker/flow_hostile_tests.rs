@@ -27,8 +27,9 @@ fn a_length_without_the_bytes_takes_no_more_room_than_the_host_buffers() {
     const BUFFER: u64 = 1 << 20;
     let mut host = full(4 * BUFFER);
     let waiting = |host: &Host| {
-        let band = host.picker.dispatcher.flow.own().next().unwrap();
-        (band.requests, band.bytes)
+        let mut waiting = host.picker.dispatcher.flow.queues.waiting();
+        let (_, requests, bytes) = waiting.next().unwrap();
+        (requests as u32, bytes)
     };
     // A length, one that nothing could keep, and none: it may bring as much as is buffered.
     for (id, length, bytes) in [

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::flow::WaitingBand;
+use super::shares::WaitingBand;
 use super::statistics::Statistics;
 use super::Picker;
 use crate::flow::Saturation;
@@ -119,9 +119,9 @@ impl Picker {
     /// Sets the gauges of what waits, over all pickers that share, and of how full the pool is.
     pub(super) fn set_flow_gauges(&mut self) {
         let dispatcher = &mut self.dispatcher;
-        let own = dispatcher.flow.queues.bands().map(WaitingBand::from);
+        let own = dispatcher.flow.queues.waiting().map(WaitingBand::from);
         let mut bands: Vec<WaitingBand> = own.collect();
-        bands.extend(&dispatcher.flow.others);
+        bands.extend(&dispatcher.flow.others.bands);
         let metrics = &mut dispatcher.statistics;
         let emptied = metrics.flow.shown.iter().map(|priority| WaitingBand {
             priority: *priority,

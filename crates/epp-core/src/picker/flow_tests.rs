@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use super::super::flow_testing::Outcome::{Bypassed, Forwarded, Held, Replied};
 use super::super::flow_testing::{control, plan, Host};
-use super::super::peers::IndexPeer;
+use super::super::peers::{IndexPeer, WaitingBand};
 use super::super::{ExchangeId, Head};
 use super::*;
 use crate::body::SliceBody;
+use crate::flow::Fairness;
 use crate::scheduling::{Health, Slot};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -235,9 +236,19 @@ dataLayer: {discovery: {pluginRef: pods}}
     assert_eq!(host.get(1), [Bypassed(1)]);
 }
 
-fn peers(host: &mut Host, waiting: &[WaitingBand]) -> Vec<super::super::flow_testing::Outcome> {
-    let mut lists = [waiting].into_iter();
-    host.picker.peers().set_peer_waiting(&mut lists);
+/// Another picker has these requests waiting, of flows with these hashes. Returns what becomes of the host's own.
+fn peers(
+    host: &mut Host,
+    waiting: &[WaitingBand],
+    sample: &[u32],
+) -> Vec<super::super::flow_testing::Outcome> {
+    let backlog = Backlog {
+        bands: waiting.to_vec(),
+        flows: sample.len() as u32,
+        sample: sample.to_vec(),
+    };
+    let mut backlogs = [&backlog].into_iter();
+    host.picker.peers().set_peer_waiting(&mut backlogs);
     host.outcomes()
 }
 
@@ -249,14 +260,24 @@ fn band(priority: i32, requests: u32) -> WaitingBand {
     }
 }
 
-#[test]
-fn each_picker_sends_its_share_between_two_looks_at_the_others() {
-    let mut host = Host::with_capacity(1, 8.0);
+/// A host of one endpoint that takes eight requests and serves as many, with four more that wait. Flows matter or not.
+fn full_with_four(fairness: Fairness) -> Host {
+    let mut plan = plan(1, "");
+    let mut control = control(8.0);
+    control.default_band.fairness = fairness;
+    plan.flow = Some(control);
+    let mut host = Host::new(plan);
     for id in 1..=12 {
         host.get(id);
     }
     assert_eq!(host.waiting(), 4);
-    assert_eq!(peers(&mut host, &[band(0, 12)]), []);
+    host
+}
+
+#[test]
+fn each_picker_sends_its_share_between_two_looks_at_the_others() {
+    let mut host = full_with_four(Fairness::GlobalStrict);
+    assert_eq!(peers(&mut host, &[band(0, 12)], &[]), []);
     // Of eight places this picker, with a quarter of those that wait, takes two.
     for id in 1..=8 {
         host.picker.closed(host.now, ExchangeId(id));
@@ -264,29 +285,69 @@ fn each_picker_sends_its_share_between_two_looks_at_the_others() {
     let sent = host.outcomes();
     assert_eq!(sent, [Forwarded(9), Forwarded(10)], "{sent:?}");
     // Of the six that are left it takes one and a half, and so two.
-    assert_eq!(peers(&mut host, &[band(0, 6)]).len(), 2);
+    assert_eq!(peers(&mut host, &[band(0, 6)], &[]).len(), 2);
 }
 
 #[test]
 fn a_picker_leaves_the_places_to_others_that_are_more_than_its_share() {
-    let mut host = Host::with_capacity(1, 8.0);
-    for id in 1..=12 {
-        host.get(id);
-    }
+    let mut host = full_with_four(Fairness::GlobalStrict);
     // Eight in flight here and none elsewhere, four that wait here and twelve elsewhere: half of the places are its share.
-    assert_eq!(peers(&mut host, &[band(0, 12)]), []);
+    assert_eq!(peers(&mut host, &[band(0, 12)], &[]), []);
     let sent: Vec<usize> = (1..=5).map(|id| host.end(id).len()).collect();
     assert_eq!(sent, [0, 0, 0, 0, 1]);
-    assert_eq!(peers(&mut host, &[]).len(), 3, "no others wait");
+    assert_eq!(peers(&mut host, &[], &[]).len(), 3, "no others wait");
+}
+
+#[test]
+fn where_flows_take_turns_the_share_is_that_of_the_flows_however_many_requests_wait() {
+    let mut host = full_with_four(Fairness::RoundRobin);
+    let own = host.picker.peers().own_waiting();
+    assert_eq!((own.flows, own.sample.len()), (1, 1));
+    // One flow of four.
+    assert_eq!(peers(&mut host, &[band(0, 9_000)], &[1, 2, 3]), []);
+    let sent: Vec<usize> = (1..=7).map(|id| host.end(id).len()).collect();
+    assert_eq!(sent, [0, 0, 0, 0, 0, 0, 1]);
+    // The same flow waits there: half of its places are there, and so a quarter of all.
+    let mut host = full_with_four(Fairness::RoundRobin);
+    let mut sample = [own.sample[0], 2];
+    sample.sort_unstable();
+    assert_eq!(peers(&mut host, &[band(0, 9_000)], &sample), []);
+    let sent: Vec<usize> = (1..=7).map(|id| host.end(id).len()).collect();
+    assert_eq!(sent, [0, 0, 0, 0, 0, 0, 1]);
 }
 
 #[test]
 fn a_band_below_one_that_waits_elsewhere_stays() {
     let mut host = Host::with_capacity(1, 1.0);
-    assert_eq!(peers(&mut host, &[band(5, 1)]), []);
+    assert_eq!(peers(&mut host, &[band(5, 1)], &[]), []);
     assert_eq!(host.get(1), [Held(1)]);
     assert_eq!(host.tick(), []);
-    assert_eq!(peers(&mut host, &[band(-5, 9)]), [Forwarded(1)]);
+    assert_eq!(peers(&mut host, &[band(-5, 9)], &[]), [Forwarded(1)]);
+}
+
+#[test]
+fn whatever_claims_that_requests_wait_keeps_none_waiting_where_there_is_room() {
+    for (priority, requests, sample) in [(i32::MAX, 1, &[][..]), (0, u32::MAX, &[1, 2, 3])] {
+        let mut host = Host::with_capacity(1, 4.0);
+        let claim = [band(priority, requests)];
+        peers(&mut host, &claim, sample);
+        for id in 1..=4 {
+            host.get(id);
+        }
+        for _ in 0..24 {
+            peers(&mut host, &claim, sample);
+            host.tick();
+            peers(&mut host, &claim, sample);
+        }
+        assert_eq!((host.in_flight(), host.waiting()), (4, 0), "{priority}");
+        // In a full pool, the others come first again.
+        host.get(5);
+        assert_eq!(peers(&mut host, &claim, sample), []);
+        host.picker.closed(host.now, ExchangeId(1));
+        host.outcomes();
+        assert_eq!(peers(&mut host, &claim, sample), []);
+        assert_eq!(host.waiting(), 1);
+    }
 }
 
 #[test]
@@ -296,9 +357,8 @@ fn what_waits_is_told_by_band() {
     for (id, objective) in [(2, "low"), (3, ""), (4, "high"), (5, "low")] {
         host.get_with(id, objective, "");
     }
-    let mut bands = Vec::new();
-    host.picker.peers().own_waiting(&mut bands);
-    assert_eq!(bands, [band(10, 1), band(0, 1), band(-10, 2)]);
+    let backlog = host.picker.peers().own_waiting();
+    assert_eq!(backlog.bands, [band(10, 1), band(0, 1), band(-10, 2)]);
     assert_eq!(host.end(1), [Forwarded(4)]);
     assert_eq!(host.end(4), [Forwarded(3)]);
     assert_eq!(host.end(3), [Forwarded(2)]);
@@ -325,19 +385,6 @@ fn an_explanation_says_how_a_request_waited() {
     let text = explanation.text(host.picker.pool());
     let expected = "; queue: waited 50 ms with priority 0, 1 waiting before";
     assert!(text.ends_with(expected), "{text}");
-}
-
-#[test]
-fn others_are_summed_by_band() {
-    let mut flow = Flow::new(1.into(), None);
-    let lists = [
-        vec![band(1, 2), band(-3, 1)],
-        vec![band(7, 0), band(1, u32::MAX)],
-        vec![band(2, 1)],
-    ];
-    flow.set_others(&mut lists.iter().map(Vec::as_slice));
-    assert_eq!(flow.others, [band(2, 1), band(1, u32::MAX), band(-3, 1)]);
-    assert_eq!(flow.floor(), Some(2));
 }
 
 #[test]

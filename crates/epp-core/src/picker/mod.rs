@@ -48,6 +48,7 @@ mod prefixes;
 mod recovery;
 mod reply;
 mod response;
+mod shares;
 mod stalls;
 mod statistics;
 pub mod status;

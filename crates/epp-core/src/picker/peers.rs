@@ -11,15 +11,15 @@ use crate::endpoints::monitor::Revisions;
 use crate::endpoints::outlier::OutlierDetector;
 use crate::endpoints::store::{self, EndpointStore, Member};
 use crate::findings::Condition;
-use crate::prefix::key::Secret;
+use crate::prefix::key::{Key, Secret};
 use crate::scheduling::{Metrics, Pool, Slot, States};
 use crate::time::Timestamp;
 
 pub use super::admission::ModelWish;
-pub use super::flow::{WaitingBand, MAX_WAITING_BANDS};
 pub use super::learnt::{Evidence, LearntLog, Placement, Span, MAX_LOGGED_HASHES};
 pub use super::load::EndpointLoad;
 pub use super::models::{ModelEvidence, ModelNames, MAX_NAMES};
+pub use super::shares::{Backlog, WaitingBand, MAX_SAMPLED_FLOWS, MAX_WAITING_BANDS};
 
 /// Counts of the sharing itself, which the picker exports with its own metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -155,6 +155,7 @@ impl PeerView<'_> {
         if secret != *self.secret() {
             let dispatcher = &mut self.0.dispatcher;
             dispatcher.states = States::new(&dispatcher.plan.states, &secret);
+            dispatcher.flow.queues.set_key(Key::Secret(secret.clone()));
             dispatcher.prefixes.set_secret(secret, &dispatcher.plan);
             self.0.stop_reading_all();
         }
@@ -193,11 +194,13 @@ pub trait IndexPeer {
     fn own_loads(&self, loads: &mut Vec<EndpointLoad>);
     /// Replaces what the other pickers have in flight, one list each.
     fn set_peer_loads(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>);
-    /// Appends what waits in this picker's queues, the highest bands first.
-    fn own_waiting(&self, _bands: &mut Vec<WaitingBand>) {}
-    /// Replaces what waits in the other pickers' queues, one list each. With each look at what these publish, whether or
+    /// Returns what waits in this picker's queues.
+    fn own_waiting(&self) -> Backlog {
+        Backlog::default()
+    }
+    /// Replaces what waits in the other pickers' queues. With each look at what these publish, whether or
     /// not it has changed: until the next look, what this picker sends counts for what they may send.
-    fn set_peer_waiting(&mut self, _others: &mut dyn Iterator<Item = &[WaitingBand]>) {}
+    fn set_peer_waiting(&mut self, _others: &mut dyn Iterator<Item = &Backlog>) {}
 }
 
 impl IndexPeer for PeerView<'_> {
@@ -258,11 +261,11 @@ impl IndexPeer for PeerView<'_> {
             .set_others(others, &mut endpoints.monitor.store);
     }
 
-    fn own_waiting(&self, bands: &mut Vec<WaitingBand>) {
-        bands.extend(self.0.dispatcher.flow.own());
+    fn own_waiting(&self) -> Backlog {
+        Backlog::of(&self.0.dispatcher.flow.queues)
     }
 
-    fn set_peer_waiting(&mut self, others: &mut dyn Iterator<Item = &[WaitingBand]>) {
+    fn set_peer_waiting(&mut self, others: &mut dyn Iterator<Item = &Backlog>) {
         let dispatcher = &mut self.0.dispatcher;
         dispatcher.flow.set_others(others);
         dispatcher.endpoints.forget_unreported();

@@ -156,7 +156,7 @@ fn deep_sessions_go_first_until_another_has_waited_long() {
     add(12, "deep", at(30));
     add(13, "deep", at(30));
     // 6 turns against 1, until a second flow has waited for 100 s longer.
-    let next = queues.dispatch(&control, 0.0, None, at(99_000));
+    let next = queues.dispatch(&control, 0.0, at(99_000));
     assert_eq!(next.map(|gone| gone.id.0), Some(12));
     assert_eq!(drain(&mut queues, &control, at(99_001)), [13, 11]);
     // After 120 s without a turn it begins again.
