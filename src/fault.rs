@@ -15,6 +15,7 @@
 //! | `memory` | allocates until the host gives no more, and keeps nothing: can be caught |
 //! | `hoard` | takes all that the host gives, and gives it back after 60 ticks |
 //! | `scribble` | writes a stranger's values over all that the first plugin's VMs share |
+//! | `stall` | returns after three seconds, in which the worker does nothing else |
 //! | `loop` | never returns: the worker is lost |
 
 use std::cell::RefCell;
@@ -137,6 +138,10 @@ fn commit(kind: &str) {
                 let key = format!("{}/epp0/inference-pool/{key}", epp_sync::ROOT);
                 let _ = abi::set_shared(&key, b"a stranger's", None);
             }
+        }
+        "stall" => {
+            let end = abi::now_ns() + 3_000_000_000;
+            while abi::now_ns() < end {}
         }
         "loop" => loop {
             std::hint::black_box(());

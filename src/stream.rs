@@ -7,7 +7,7 @@ use super::headers::Pairs;
 use super::pool::Pool;
 use super::shown::{PassingBody, Shown};
 use epp_core::config::Plan;
-use epp_core::picker::{BodyDemand, Effect, ExchangeId, Head, Picker, Rewrite};
+use epp_core::picker::{BodyDemand, Effect, ExchangeId, Head, Picker, ResponseOrigin, Rewrite};
 use epp_core::time::Timestamp;
 
 /// How far Envoy has passed a request on. The picker's exchange may be gone meanwhile, as after a panic.
@@ -262,8 +262,11 @@ impl Stream {
         let upstream = pool.picker.wants_upstream(self.id);
         let upstream = upstream.then(|| {
             let mut upstream = super::upstream::upstream();
-            if pool.picker.is_served_elsewhere(self.id, &upstream) {
+            let elsewhere = pool.picker.is_served_elsewhere(self.id, &upstream);
+            if elsewhere {
                 upstream.attempts = super::upstream::attempts();
+            }
+            if elsewhere || upstream.origin == ResponseOrigin::NoEndpoint {
                 let cluster = abi::property("xds\0cluster_name");
                 upstream.cluster = cluster.ok().flatten();
             }

@@ -46,6 +46,7 @@ fn origin_of(details: &[u8]) -> ResponseOrigin {
     let ends = |byte: &u8| matches!(byte, b'|' | b'}' | b',');
     match cause.split(ends).next().unwrap_or_default() {
         _ if details == b"via_upstream" => ResponseOrigin::Endpoint,
+        _ if details == b"no_healthy_upstream" => ResponseOrigin::NoEndpoint,
         b"connection_failure"
         | b"local_connection_failure"
         | b"remote_connection_failure"
@@ -64,6 +65,7 @@ mod tests {
         let reset = "upstream_reset_before_response_started";
         for (details, origin) in [
             ("via_upstream", ResponseOrigin::Endpoint),
+            ("no_healthy_upstream", ResponseOrigin::NoEndpoint),
             ("response_timeout", ResponseOrigin::Proxy),
             ("upstream_per_try_timeout", ResponseOrigin::Proxy),
         ] {

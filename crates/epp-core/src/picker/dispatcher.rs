@@ -18,7 +18,7 @@ use crate::findings::EventLog;
 use crate::prefix::key::Secret;
 use crate::request::TextBuffer;
 use crate::scheduling::{Scratch, States};
-use crate::time::{Clock, Timestamp};
+use crate::time::{Clock, Instant, Timestamp};
 
 /// Decides requests and follows what becomes of them. It does not own the exchanges, so that its methods take one
 /// from their table by reference.
@@ -102,7 +102,11 @@ impl Dispatcher {
             let address = self.endpoints.address(*slot);
             self.statistics.add_endpoint(*slot, address);
         }
-        !(changes.left.is_empty() && changes.joined.is_empty())
+        let changed = !(changes.left.is_empty() && changes.joined.is_empty());
+        if changed {
+            self.endpoints.end_emptiness(Instant::MAX);
+        }
+        changed
     }
 
     /// Returns random bits for a request, if the plan needs any.

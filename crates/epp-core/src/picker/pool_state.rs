@@ -34,6 +34,8 @@ pub struct PoolState {
     pub override_check: OverrideCheck,
     /// Whether pages came, or endpoints came or went, since the loads of the other pickers were last set.
     loads_outdated: bool,
+    /// Until when the pool counts as empty, because the proxy has said that it has no endpoint.
+    empty_until: Option<Instant>,
 }
 
 /// The responses of the endpoint in a slot.
@@ -59,6 +61,7 @@ impl PoolState {
             records: Vec::new(),
             override_check: OverrideCheck::default(),
             loads_outdated: false,
+            empty_until: None,
         }
     }
 
@@ -67,11 +70,24 @@ impl PoolState {
         &self.monitor.store.pool
     }
 
-    /// Returns whether no endpoint may be picked.
+    /// Returns whether no endpoint may be picked, or the proxy has said that it has none.
     pub fn is_empty(&self) -> bool {
+        if self.empty_until.is_some() {
+            return true;
+        }
         let pool = self.pool();
         let none = pool.snapshot().candidates.is_empty();
         none && !pool.iter().any(|(_, endpoint)| endpoint.is_available())
+    }
+
+    /// The proxy has said that it has no endpoint. Discovery finds out by this time.
+    pub fn count_as_empty(&mut self, until: Instant) {
+        self.empty_until = Some(until);
+    }
+
+    /// The pool is taken for what discovery has found, unless the proxy has just said that it is empty.
+    pub fn end_emptiness(&mut self, now: Instant) {
+        self.empty_until = self.empty_until.filter(|until| now < *until);
     }
 
     /// Returns how many requests of this picker are in flight, and of all.

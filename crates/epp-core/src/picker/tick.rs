@@ -27,6 +27,7 @@ impl Picker {
         self.dispatcher.readers.responses.tick();
         let (changes, queries) = self.dispatcher.endpoints.monitor.tick(&clock);
         self.apply_changes(&changes);
+        self.dispatcher.endpoints.end_emptiness(clock.now());
         self.expire_queued();
         self.dispatcher.states.expire(clock.now());
         self.release_due();

@@ -18,6 +18,9 @@ use crate::time::Instant;
 /// this, no timeout was over: the first one has given the request away with a 503, or could not be reached.
 const MAX_GIVEN_AWAY: Duration = Duration::from_secs(1);
 
+/// What one picker has found, all others know after this time.
+const MAX_ADOPTION: Duration = Duration::from_millis(250);
+
 /// The sender of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ResponseOrigin {
@@ -28,6 +31,8 @@ pub enum ResponseOrigin {
     Unreachable,
     /// The proxy, which did not ask the endpoint: it has too many connections or requests there.
     Overflow,
+    /// The proxy, which has no endpoint at all.
+    NoEndpoint,
     /// The proxy, for another reason: the connection was closed, or a timeout was over.
     Proxy,
 }
@@ -44,7 +49,8 @@ pub struct Upstream {
     /// How often the request was sent to an endpoint, if the host knows it. It is asked only where
     /// [`Picker::is_served_elsewhere`] holds.
     pub attempts: Option<u64>,
-    /// The cluster to which the request's route leads, if the host knows it. It is asked only there, too.
+    /// The cluster to which the request's route leads, if the host knows it. It is asked only there, and where the proxy
+    /// has no endpoint.
     pub cluster: Option<Vec<u8>>,
 }
 
@@ -116,7 +122,10 @@ impl Dispatcher {
             return exchange.is_dry_run;
         };
         // After a retry it may be another endpoint, which then is the one that holds the prompt.
-        let needed = exchange.awaits_proof() || !exchange.proposed_model.is_empty();
+        let needed = exchange.awaits_proof()
+            || !exchange.proposed_model.is_empty()
+            // All that wait would follow one that the proxy has no endpoint for.
+            || !self.flow.queues.is_empty();
         self.endpoints.examines(target.slot, needed, &self.clock)
     }
 
@@ -172,6 +181,11 @@ impl Dispatcher {
             && seen.origin == ResponseOrigin::Overflow;
         let Some(server) = seen.server.as_deref().filter(|_| !refused) else {
             // The proxy responded before it contacted an endpoint.
+            if seen.origin == ResponseOrigin::NoEndpoint && self.other_cluster(seen).is_none() {
+                let interval = self.plan.discovery.interval();
+                let until = self.clock.now().after(interval + MAX_ADOPTION);
+                self.endpoints.count_as_empty(until);
+            }
             return;
         };
         let now = self.clock.now();

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::super::flow_testing::Host;
+use super::super::flow_testing::Outcome::{Forwarded, Held};
 use super::super::testing::{begin, close, NOW};
 use super::super::{ExchangeId, FetchError, Head, Picker};
 use super::*;
@@ -124,6 +126,37 @@ fn requests_that_a_reachable_endpoint_gave_away_at_once_met_an_overload() {
     // Perhaps a timeout was over.
     let reason = ejected_for_giving_away(true, late);
     assert_eq!(reason, Some(Reason::Unserved));
+}
+
+#[test]
+fn a_pool_counts_as_empty_from_when_the_proxy_has_no_endpoint_until_discovery_must_have_found_out()
+{
+    let none = |cluster: &str| Upstream {
+        server: None,
+        cluster: Some(cluster.into()),
+        ..seen(503, ResponseOrigin::NoEndpoint)
+    };
+    let mut host = Host::with_capacity(1, 1.0);
+    host.get(1);
+    for id in 2..=4 {
+        assert_eq!(host.get(id), [Held(id)]);
+    }
+    assert!(host.picker.wants_upstream(ExchangeId(1)));
+    let cluster = host.picker.plan().cluster().to_owned();
+    let elsewhere = none("another pool's");
+    let now = host.now;
+    host.picker
+        .response_headers(now, ExchangeId(1), Some(&elsewhere));
+    assert_eq!(host.end(1), [Forwarded(2)]);
+    host.picker
+        .response_headers(now, ExchangeId(2), Some(&none(&cluster)));
+    assert_eq!(host.end(2), []);
+    let interval = host.picker.plan().discovery.interval();
+    let outcomes = host.wait(interval + 2 * MAX_ADOPTION);
+    let [(waited, Forwarded(3))] = outcomes[..] else {
+        panic!("{outcomes:?}");
+    };
+    assert!(waited >= interval + MAX_ADOPTION, "{waited:?}");
 }
 
 #[test]
