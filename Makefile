@@ -124,10 +124,10 @@ prometheus: ## Install Prometheus into target/tools, to test dashboard and alert
 browser: ## Install Chromium, to test the status page
 	@scripts/browser
 
-chart-check: ## Check charts/ and envoy/istio with Helm and kustomize; builds both first
+chart-check: ## Check charts/, envoy/istio and envoy/gateway with Helm and kustomize; builds both first
 	@scripts/chart-check
 
-crds: ## Install Istio's CRDs into target/tools, to validate manifests
+crds: ## Install the CRDs of Istio and Envoy Gateway into target/tools, to validate manifests
 	@scripts/crds
 
 clean: ## Remove everything that was built and installed: target/

@@ -113,6 +113,10 @@ go_module() {
     echo "${found#* }"
 }
 
+# Envoy Gateway, whose CRDs and translators are used, as a Go module with its checksum.
+envoy_gateway=github.com/envoyproxy/gateway@v1.9.1
+envoy_gateway_sum=h1:vAVp6/AlBXJ1aOhp1mxL7fNEzVEfjADUguUhm2wzxQY=
+
 # free_ports COUNT: prints ports of 127.0.0.1 on which nothing listens, below the range from which the kernel
 # takes ports for connections: one of that range could be taken before a program listens on it.
 free_ports() {

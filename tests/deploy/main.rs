@@ -11,10 +11,13 @@
 )]
 
 mod bootstraps;
+mod chart;
 mod commands;
+mod crds;
 mod dist;
 mod endpoint_picker;
 mod envoy;
+mod gateway;
 mod image;
 mod istio;
 mod monitoring;

@@ -66,7 +66,7 @@ fn metrics_in_docs_dashboards_and_alerts_are_exported() {
 fn every_template_extracts_all_labels() {
     let mut paths = files(&["envoy", "envoy/production"], ".yaml");
     paths.push(top().join("envoy/istio/metric-labels.yaml"));
-    paths.push(top().join("charts/epp-wasm/templates/metric-labels.yaml"));
+    paths.push(top().join("charts/epp-wasm/templates/istio/metric-labels.yaml"));
     assert!(paths.len() > 7, "{paths:?}");
     let labels = CATALOGUE.iter().flat_map(|metric| metric.labels).copied();
     let labels: BTreeSet<&str> = labels.chain(["pool", "le"]).collect();

@@ -4,14 +4,12 @@
 //! The gateway before them is in gateway.yaml, as Istio's control plane makes it; `pilot` does to it
 //! what that control plane does with the manifests.
 
-mod chart;
-mod crds;
 mod deployment;
 mod disaggregated;
 mod locality;
 mod pilot;
 mod running;
-mod several;
+pub mod several;
 
 use std::fs;
 use std::path::PathBuf;
@@ -21,7 +19,7 @@ use fake_model_server::Pinned;
 use serde_yaml::Value;
 
 use crate::envoy::top;
-pub use pilot::documents;
+pub use pilot::{documents, parse};
 use pilot::{Built, Gateway};
 use running::{all_same, Running};
 
