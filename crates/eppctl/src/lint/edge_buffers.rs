@@ -17,12 +17,7 @@ pub const RULE: Rule = Rule {
     why: "Envoy replies with 413 when a held body fills the listener's buffer; 32 KiB, as edge guides recommend and Envoy Gateway sets, is less than a typical prompt",
     fix: "raise the listener's per_connection_buffer_limit_bytes (Istio: a LISTENER patch; Envoy Gateway: connection.bufferLimit of a ClientTrafficPolicy, and for HTTP/2 also http2.initialStreamWindowSize), or lower decideAfterBytes on the envoy-proxy plugin to match",
     check: |site| {
-        let holding: Vec<Holding<'_>> = site.loaded().filter_map(|(picker, plan)| {
-            // Bodies that are not delivered are not held.
-            let holds = plan.settings.read_body != ReadBody::Never
-                && !matches!(picker.home, Home::WasmPlugin | Home::HigressPlugin);
-            holds.then_some(Holding { picker, needed: plan.settings.decide_after_bytes as f64 })
-        }).collect();
+        let holding = holding(site);
         let mut faults = listeners(site, &holding);
         faults.extend(patched(site, &holding));
         faults.extend(of_envoy_gateway(site, &holding));
@@ -36,12 +31,43 @@ const LIMIT: &str = "per_connection_buffer_limit_bytes";
 const GATEWAYS_OWN: f64 = 32_768.0;
 
 /// A picker that holds bodies until it has read `needed` bytes.
-struct Holding<'s> {
-    picker: &'s Picker<'s>,
-    needed: f64,
+pub struct Holding<'s> {
+    /// The picker.
+    pub picker: &'s Picker<'s>,
+    /// What Envoy must be able to hold of a request.
+    pub needed: f64,
 }
 
-fn most<'s>(holding: impl Iterator<Item = &'s Holding<'s>>) -> f64 {
+/// Returns the pickers that hold bodies.
+pub fn holding<'s>(site: &'s Site<'_>) -> Vec<Holding<'s>> {
+    let holding = site.loaded().filter_map(|(picker, plan)| {
+        // Bodies that are not delivered are not held.
+        let holds = plan.settings.read_body != ReadBody::Never
+            && !matches!(picker.home, Home::WasmPlugin | Home::HigressPlugin);
+        let needed = plan.settings.decide_after_bytes as f64;
+        holds.then_some(Holding { picker, needed })
+    });
+    holding.collect()
+}
+
+/// Returns whether a route has a buffer of its own for so much, which counts instead of the listener's and of windows.
+pub fn is_buffered_by_route(site: &Site<'_>, needed: f64) -> bool {
+    let operations = operations(site);
+    let set = operations.iter().filter_map(|operation| {
+        number(
+            operation
+                .sets("RouteConfiguration", "request_body_buffer_limit")?
+                .1,
+        )
+    });
+    let policies = site.objects("BackendTrafficPolicy");
+    let policies = policies
+        .filter_map(|(_, policy)| bytes(below(policy, &["spec", "request_buffer", "limit"])?));
+    set.chain(policies).any(|limit| limit >= needed)
+}
+
+/// Returns the most that one of them needs.
+pub fn most<'s>(holding: impl Iterator<Item = &'s Holding<'s>>) -> f64 {
     holding.map(|holding| holding.needed).fold(0.0, f64::max)
 }
 
@@ -57,7 +83,9 @@ fn listeners(site: &Site<'_>, holding: &[Holding<'_>]) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (path, map) in &site.maps {
         let limit = map.get(LIMIT).and_then(number);
-        let (Some(limit), Some(_)) = (limit, map.get("filter_chains")) else {
+        let chains = ["filter_chains", "default_filter_chain"];
+        let is_listener = chains.iter().any(|key| map.get(key).is_some());
+        let Some(limit) = limit.filter(|_| is_listener) else {
             continue;
         };
         let last = patches
@@ -132,12 +160,10 @@ fn shares(patch: &Patch<'_>, picker: &Picker<'_>, patches: &[Patch<'_>]) -> bool
 fn of_envoy_gateway(site: &Site<'_>, holding: &[Holding<'_>]) -> Vec<Fault> {
     let needed = most(holding.iter());
     let operations = operations(site);
-    let set = |kind, field| {
-        operations
-            .iter()
-            .filter_map(move |operation| operation.sets(kind, field))
-    };
-    let mut limits: Vec<(Path, f64)> = set("Listener", LIMIT)
+    let set = operations
+        .iter()
+        .filter_map(|operation| operation.sets("Listener", LIMIT));
+    let mut limits: Vec<(Path, f64)> = set
         .filter_map(|(path, node)| Some((path, number(node)?)))
         .collect();
     // A whole listener that a patch adds is checked as one.
@@ -158,13 +184,7 @@ fn of_envoy_gateway(site: &Site<'_>, holding: &[Holding<'_>]) -> Vec<Fault> {
         let limit = below(policy, &keys).and_then(bytes);
         limits.extend(limit.map(|limit| (path_below(path, &keys), limit)));
     }
-    // A route's own buffer limit overrides the listener's.
-    let routes =
-        set("RouteConfiguration", "request_body_buffer_limit").filter_map(|(_, node)| number(node));
-    let policies = site.objects("BackendTrafficPolicy");
-    let policies = policies
-        .filter_map(|(_, policy)| bytes(below(policy, &["spec", "request_buffer", "limit"])?));
-    if routes.chain(policies).any(|limit| limit >= needed) {
+    if is_buffered_by_route(site, needed) {
         return Vec::new();
     }
     let mut faults: Vec<Fault> = Vec::new();
@@ -190,7 +210,7 @@ fn of_envoy_gateway(site: &Site<'_>, holding: &[Holding<'_>]) -> Vec<Fault> {
 }
 
 /// Returns whether a policy is for other gateways than a picker is in, as far as the files show it.
-fn is_elsewhere(site: &Site<'_>, policy: &Node, picker: &Picker<'_>) -> bool {
+pub fn is_elsewhere(site: &Site<'_>, policy: &Node, picker: &Picker<'_>) -> bool {
     let mut objects = ["EnvoyExtensionPolicy", "EnvoyPatchPolicy"]
         .into_iter()
         .flat_map(|kind| site.objects(kind));
@@ -215,6 +235,16 @@ mod tests {
         let right = "  - name: llm\n    address";
         let wrong = "  - name: llm\n    per_connection_buffer_limit_bytes: 32768\n    address";
         finds(&super::RULE, right, wrong);
+        // The listener of a dump of Envoy Gateway.
+        let dump = include_str!("../../../../tests/deploy/gateway/full.xds.yaml");
+        assert!(found(&super::RULE, dump).is_empty());
+        let limit = "  per_connection_buffer_limit_bytes: ";
+        let low = dump.replace(&format!("{limit}2097152"), &format!("{limit}32768"));
+        let low = found(&super::RULE, &low);
+        assert!(
+            low.len() == 1 && low[0].starts_with("listeners[1]."),
+            "{low:?}"
+        );
     }
 
     /// A patch of listeners with this limit, match and label of the gateway.

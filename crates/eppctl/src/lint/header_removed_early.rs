@@ -38,7 +38,7 @@ pub const RULE: Rule = Rule {
             fault.fixed_by("drop the header from headers.request.remove; header_to_metadata, as in envoy/istio/cluster.yaml, removes it before the router instead")
         };
         let of_gateway = |fault: Fault| {
-            fault.fixed_by("drop the header from requestHeaderModifier.remove (Istio: header_to_metadata, as in envoy/istio/cluster.yaml, removes it before the router instead)")
+            fault.fixed_by("drop the header from requestHeaderModifier.remove (Istio: header_to_metadata, as in envoy/istio/cluster.yaml, removes it before the router instead; Envoy Gateway: upstream_http_filters, as in envoy/gateway/patch.yaml, after the cluster has read it)")
         };
         routes
             .map(fault)

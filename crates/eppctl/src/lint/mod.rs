@@ -11,6 +11,7 @@ mod circuit_breakers;
 mod client_destination;
 mod dump;
 mod edge_buffers;
+mod edge_windows;
 mod envoy_version;
 mod exchange;
 mod ext_proc_removed;
@@ -20,6 +21,7 @@ mod gateway;
 mod header_passed_up;
 mod header_removed_early;
 mod locality_weights;
+mod merged_gateways;
 mod no_override_host;
 mod normal;
 mod not_recognised;
@@ -30,6 +32,7 @@ mod plugin_config;
 mod pool;
 mod prefill_unused;
 mod prefix_twice;
+mod prometheus_disabled;
 mod quantity;
 mod read_body;
 mod refused_update;
@@ -39,12 +42,14 @@ mod route_timeout;
 mod router_patched_twice;
 mod routing;
 mod same_name;
+mod service_routing;
 mod several_services;
 mod site;
 mod source;
 mod stats_tags;
 mod status_page;
 mod subset_clusters;
+mod unmatched_patch;
 mod unowned_override_host;
 mod unrouted;
 mod vm_id;
@@ -158,7 +163,7 @@ impl Fault {
     }
 }
 
-const RULES: [&Rule; 33] = [
+const RULES: [&Rule; 38] = [
     &not_recognised::RULE,
     &plugin_config::RULE,
     &body_unread::RULE,
@@ -170,6 +175,7 @@ const RULES: [&Rule; 33] = [
     &no_override_host::RULE,
     &client_destination::RULE,
     &unowned_override_host::RULE,
+    &service_routing::RULE,
     &subset_clusters::RULE,
     &several_services::RULE,
     &roles_without_endpoints::RULE,
@@ -180,11 +186,15 @@ const RULES: [&Rule; 33] = [
     &locality_weights::RULE,
     &ext_proc_removed::RULE,
     &bootstrap_patch::RULE,
+    &unmatched_patch::RULE,
+    &merged_gateways::RULE,
     &original_dst_open::RULE,
     &callout_clusters::RULE,
     &admin_cluster::RULE,
+    &prometheus_disabled::RULE,
     &unrouted::RULE,
     &edge_buffers::RULE,
+    &edge_windows::RULE,
     &route_timeout::RULE,
     &circuit_breakers::RULE,
     &admin_open::RULE,

@@ -4,8 +4,9 @@ use epp_core::config::value::Node;
 use epp_core::config::Plan;
 use epp_core::plugins::proxy::envoy_proxy::Requests;
 
+use super::pool::envoy_gateway;
 use super::routing::{managers, overrides, Manager};
-use super::site::Site;
+use super::site::{below, entries, path_below, text, text_below, Site};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -14,8 +15,56 @@ pub const RULE: Rule = Rule {
     finds: "routes to a cluster with the policy for which no filter picks",
     why: "a filter picks only for the cluster that its configuration names: here Envoy's fallback policy chooses, or the client if its header is not removed; subsets, canaries, mirrors and aggregates of the pool are clusters of their own",
     fix: "give the cluster its own picker (clusters of envoy-cluster-discovery, cluster of envoy-proxy), or use an ordinary policy instead of override_host",
-    check: |site| managers(site).flat_map(|manager| unowned(site, &manager)).collect(),
+    check: |site| {
+        let whole = managers(site).flat_map(|manager| unowned(site, &manager));
+        whole.chain(of_gateways(site)).collect()
+    },
 };
+
+/// Finds Envoy Gateway's policies that have a route's cluster read the header, where no filter picks for that route.
+fn of_gateways(site: &Site<'_>) -> Vec<Fault> {
+    // A document that does not load has its own finding.
+    if site.pickers.iter().any(|picker| picker.loaded.is_err()) {
+        return Vec::new();
+    }
+    let keys = ["spec", "load_balancer", "endpoint_override"];
+    let mut faults = Vec::new();
+    for (path, policy) in site.objects("BackendTrafficPolicy") {
+        if below(policy, &keys).is_none() {
+            continue;
+        }
+        let namespace = text_below(policy, &["metadata", "namespace"]);
+        let one = below(policy, &["spec", "target_ref"]);
+        let targets = entries(policy, &["spec", "target_refs"]).iter().chain(one);
+        for route in targets.filter(|target| text(target, "kind") == "HTTPRoute") {
+            let route = text(route, "name");
+            let is_route = |plan: &Plan| {
+                let cluster = envoy_gateway(plan.cluster());
+                cluster.is_some_and(|cluster| {
+                    cluster.route == route
+                        && (namespace.is_empty() || cluster.namespace == namespace)
+                })
+            };
+            let place = path_below(path, &keys);
+            let mut own = site
+                .loaded()
+                .filter(|(picker, _)| picker.is_envoy_gateways(site));
+            if site.loaded().any(|(_, plan)| is_route(plan)) {
+                continue;
+            }
+            faults.push(match own.next() {
+                Some(_) => Fault::at(
+                    &place,
+                    format!("endpointOverride for HTTPRoute {route}, and no filter picks for it"),
+                ),
+                None => {
+                    Fault::not_seen(&place, format!("a filter that picks for HTTPRoute {route}"))
+                }
+            });
+        }
+    }
+    faults
+}
 
 fn unowned(site: &Site<'_>, manager: &Manager<'_>) -> Vec<Fault> {
     // An Endpoint Picker behind ext_proc may serve it.
@@ -68,6 +117,28 @@ mod tests {
             &super::RULE,
             "parameters: {readBody: always}",
             "parameters: {readBody: always, cluster: another}",
+        );
+    }
+
+    #[test]
+    fn finds_envoy_gateways_route_without_a_filter() {
+        let policy = crate::lint::body_unread::tests::POLICY;
+        let traffic = include_str!("../../../../envoy/gateway/traffic.yaml");
+        let with = |route: &str| {
+            let traffic = traffic.replace("name: vllm}", &format!("name: {route}}}"));
+            found(&super::RULE, &format!("{traffic}---\n{policy}"))
+        };
+        assert!(with("vllm").is_empty());
+        let other = with("chat");
+        let expected = "endpointOverride for HTTPRoute chat, and no filter picks for it";
+        assert!(
+            other.len() == 1 && other[0].ends_with(expected),
+            "{other:?}"
+        );
+        let alone = found(&super::RULE, traffic);
+        assert!(
+            alone.len() == 1 && alone[0].starts_with("not seen: "),
+            "{alone:?}"
         );
     }
 
