@@ -24,20 +24,93 @@ fn yaml_below(folder: &std::path::Path, files: &mut Vec<String>) {
 fn our_own_files_lint_clean() {
     let mut files = Vec::new();
     yaml_below(&top().join("envoy"), &mut files);
-    // Two manifests are alternatives to each other: both name the same filter.
-    let alternative = |file: &&String, name: &str| file.ends_with(name);
-    for left_out in ["istio/filter.yaml", "istio/disaggregated.yaml"] {
-        let all = files.len();
-        let files: Vec<&String> = files
-            .iter()
-            .filter(|file| !alternative(file, left_out))
-            .collect();
-        assert_eq!(files.len(), all - 1);
-        let arguments = std::iter::once("lint").chain(files.iter().map(|file| file.as_str()));
+    // Alternatives to each other name the same filter, or are the same object.
+    let ways: [&[&str]; 3] = [
+        &["istio/filter", "gateway/headers-only", "gateway/from-file"],
+        &[
+            "istio/disaggregated",
+            "gateway/filter",
+            "gateway/patch",
+            "gateway/from-file",
+        ],
+        &[
+            "istio/disaggregated",
+            "gateway/filter",
+            "gateway/patch",
+            "gateway/headers-only",
+            "gateway/proxy",
+        ],
+    ];
+    for left_out in ways {
+        let is_in = |file: &&String| {
+            let ends = |name: &&str| file.ends_with(&format!("{name}.yaml"));
+            !left_out.iter().any(|name| ends(name))
+        };
+        let own: Vec<&String> = files.iter().filter(is_in).collect();
+        assert_eq!(own.len(), files.len() - left_out.len());
+        let arguments = std::iter::once("lint").chain(own.iter().map(|file| file.as_str()));
         let arguments: Vec<&str> = arguments.collect();
         let output = eppctl(&arguments, "");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{}{stderr}", out(&output));
+    }
+}
+
+/// What is easily missed, by what becomes of the manifests: docs/envoy-gateway.md.
+const GATEWAY_TRAPS: &[(&str, &str, &str)] = &[
+    (
+        "    endpointOverride:\n      extractFrom:\n      - header: x-gateway-destination-endpoint\n",
+        "",
+        "no-override-host",
+    ),
+    (
+        "{name: vllm, port: 8000}",
+        "{name: vllm, port: 8000, filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [x-gateway-destination-endpoint]}}]}",
+        "header-removed-early",
+    ),
+    (
+        "    code:\n      type: Image\n",
+        "    failOpen: true\n    code:\n      type: Image\n",
+        "fail-closed",
+    ),
+    (
+        "  filterOrder:\n",
+        "  telemetry: {metrics: {prometheus: {disable: true}}}\n  filterOrder:\n",
+        "prometheus-disabled",
+    ),
+    ("  filterOrder:\n", "  routingType: Service\n  filterOrder:\n", "service-routing"),
+    ("  filterOrder:\n", "  mergeGateways: true\n  filterOrder:\n", "merged-gateways"),
+    ("name: llm/llm/http", "name: llm/llm/https", "unmatched-patch"),
+    (
+        "@.typed_config.config.name==\"epp\"",
+        "@.name==\"envoy.filters.http.wasm/envoyextensionpolicy/llm/epp/wasm/0\"",
+        "unmatched-patch",
+    ),
+    ("bufferLimit: 2Mi", "bufferLimit: 32Ki", "edge-buffers"),
+    ("initialStreamWindowSize: 2Mi", "initialStreamWindowSize: 64Ki", "edge-windows"),
+    (
+        "should read the header.\n  targetRefs:\n  - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: vllm}",
+        "\n  targetRefs:\n  - {group: gateway.networking.k8s.io, kind: HTTPRoute, name: chat}",
+        "unowned-override-host",
+    ),
+    ("[\"httproute/llm/vllm/rule/0\"]", "[\"httproute/llm/chat/rule/0\"]", "unrouted"),
+    ("      - x-gateway-destination-endpoint\n      - x-gateway-destination-endpoint-subset\n", "", "client-destination"),
+    ("    timeouts: {request: 0s}\n", "", "route-timeout"),
+];
+
+#[test]
+fn what_is_easily_missed_with_envoy_gateway_is_found() {
+    let names = ["proxy", "gateway", "traffic", "filter", "patch"];
+    let text = |name: &str| {
+        let file = top().join(format!("envoy/gateway/{name}.yaml"));
+        std::fs::read_to_string(file).unwrap()
+    };
+    let manifests = names.map(text).join("---\n");
+    assert_eq!(rules(&manifests), (Vec::new(), Some(0)));
+    for (right, wrong, rule) in GATEWAY_TRAPS {
+        assert!(manifests.contains(right), "{right}");
+        let (found, _) = rules(&manifests.replace(right, wrong));
+        assert!(found.iter().any(|name| name == rule), "{rule}: {found:?}");
     }
 }
 

@@ -1,9 +1,11 @@
 //! Requests pass the filter, and none of them is for its pool.
 
+use epp_core::config::value::Node;
 use epp_core::plugins::proxy::envoy_proxy::Requests;
 
+use super::pool::envoy_gateway;
 use super::routing::{managers, Manager};
-use super::site::Site;
+use super::site::{entries, text, Site};
 use super::{Fault, Rule};
 
 /// The rule.
@@ -12,8 +14,37 @@ pub const RULE: Rule = Rule {
     finds: "a filter in a listener none of whose routes leads to its pool, and `requests: all` where routes lead elsewhere, too",
     why: "the filter leaves requests to other clusters alone: responses are 200, and nothing is picked",
     fix: "route to the cluster that the document names (clusters of envoy-cluster-discovery, or cluster of envoy-proxy), or name the one that is routed to",
-    check: |site| managers(site).flat_map(|manager| faults(site, &manager)).collect(),
+    check: |site| {
+        let whole = managers(site).flat_map(|manager| faults(site, &manager));
+        whole.chain(of_gateways(site)).collect()
+    },
 };
+
+/// Finds policies of Envoy Gateway's that run the filter on other routes than the one whose cluster it names.
+fn of_gateways(site: &Site<'_>) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for (picker, plan) in site.loaded() {
+        let own = picker.path.steps();
+        let mut policies = site.objects("EnvoyExtensionPolicy");
+        let policy = policies.find(|(path, _)| own.starts_with(path.steps()));
+        let (Some((_, policy)), Some(cluster)) = (policy, envoy_gateway(plan.cluster())) else {
+            continue;
+        };
+        let targets = entries(policy, &["spec", "target_refs"]);
+        let is_other = |target: &Node| {
+            text(target, "kind") == "HTTPRoute" && text(target, "name") != cluster.route
+        };
+        if !targets.is_empty() && targets.iter().all(is_other) {
+            let what = format!(
+                "the filter runs on other routes than HTTPRoute {}, to which {} belongs",
+                cluster.route,
+                plan.cluster()
+            );
+            faults.push(Fault::at(&picker.document, what));
+        }
+    }
+    faults
+}
 
 fn faults(site: &Site<'_>, manager: &Manager<'_>) -> Vec<Fault> {
     let (Some(pickers), true) = (manager.pickers(), manager.knows_routes()) else {
@@ -48,6 +79,17 @@ fn faults(site: &Site<'_>, manager: &Manager<'_>) -> Vec<Fault> {
 #[cfg(test)]
 mod tests {
     use crate::lint::{finds, found};
+
+    #[test]
+    fn finds_the_filter_on_another_route() {
+        let policy = crate::lint::body_unread::tests::POLICY;
+        assert!(found(&super::RULE, policy).is_empty());
+        let other = found(&super::RULE, &policy.replace("name: vllm", "name: chat"));
+        let place = "spec.wasm[0].config: the filter runs on other routes";
+        assert!(other.len() == 1 && other[0].starts_with(place), "{other:?}");
+        let gateway = policy.replace("kind: HTTPRoute, name: vllm", "kind: Gateway, name: llm");
+        assert!(found(&super::RULE, &gateway).is_empty());
+    }
 
     #[test]
     fn finds_a_listener_without_a_route_to_the_pool() {
