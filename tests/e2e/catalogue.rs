@@ -6,17 +6,17 @@
 //! tests/parity.rs compares the native core with all recordings.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use envoy_harness::wait_until;
 use parity::chance::{NO_HIT_LRU, TOKEN_LOAD};
 use parity::compare::{compare, compare_ranking, compare_refused, compare_session};
-use parity::replay::SESSION_HEADER;
+use parity::replay::{Made, SESSION_HEADER};
 use parity::scenario::{Expected, Exported, Refused, Sent, Served, Step};
 use parity::{Replay, Scenario};
 use serde_json::{json, Value};
@@ -31,12 +31,26 @@ const SAMPLE: usize = 2;
 /// Time in which the workers learn what the poller has read: a tick is 50 ms, and the machine may be busy.
 const TICKS: Duration = Duration::from_millis(300);
 
+/// How long requests of the recordings may wait in a queue.
+const TTL: Duration = Duration::from_millis(1_500);
+
+/// The time of a step whose request is queued.
+const HOLD_STEP: Duration = Duration::from_millis(250);
+
 /// Headers for the pod that serves the request, which name other endpoints.
 const ROLES: [&str; 3] = [
     "x-prefiller-host-port",
     "x-encoder-hosts-ports",
     "x-data-parallel-host-port",
 ];
+
+/// What was played of a scenario.
+struct Played {
+    /// Decisions that were compared with the recorded ones.
+    compared: usize,
+    /// Requests that waited in a queue.
+    waited: usize,
+}
 
 /// A scenario as a pool behind Envoy.
 struct Staged {
@@ -66,6 +80,7 @@ impl Staged {
             let place = recorded.iter().position(|recorded| *recorded == number);
             *port = pods[place.unwrap_or(0)].address.port().into();
         }
+        let scenario = scenario.with_recorded_gate();
         let staged = Self { scenario, pods };
         if let Some(Step::Metrics { metrics }) = staged.scenario.steps.first() {
             staged.show(metrics);
@@ -94,9 +109,6 @@ impl Staged {
             json!({"type": "metrics-data-source", "parameters": {"stalenessThreshold": "600s"}}),
         ]);
         config["dataLayer"] = json!({"discovery": {"pluginRef": "pods"}});
-        let document = config.as_object_mut().unwrap();
-        document.remove("flowControl");
-        document.remove("featureGates");
         config.to_string()
     }
 
@@ -119,11 +131,11 @@ impl Staged {
         sleep(TICKS);
     }
 
-    /// Plays all steps in their order. Returns how many decisions were compared with the recorded ones.
-    fn play(&self, proxy: &Proxy) -> usize {
+    /// Plays all steps in their order.
+    fn play(&self, proxy: &Proxy) -> Played {
         let mut native = Replay::new(&self.scenario).unwrap();
-        let mut held = Vec::new();
-        let mut compared = 0;
+        let (mut held, mut queue) = (Vec::new(), Vec::new());
+        let (mut compared, mut waited) = (0, 0);
         // Which of two ways of counting was recorded is found by trying both: the native core has done that.
         let mut on_course = !self.scenario.has(TOKEN_LOAD) && !self.scenario.has(NO_HIT_LRU);
         for (number, step) in self.scenario.steps.iter().enumerate() {
@@ -136,14 +148,23 @@ impl Staged {
                     }
                     continue;
                 }
-                Step::Request { expect, .. } if expect.waited() => continue,
                 Step::Request { request, expect } => (request, expect),
             };
+            let place = format!("{} step {number}", self.scenario.name);
+            if recorded.waited() {
+                let decided = native.decide(request, recorded).unwrap();
+                assert!(matches!(decided.made, Made::Waits), "{place}: {decided:?}");
+                match recorded {
+                    Expected::Refused(recorded) => self.expire(&place, proxy, request, recorded),
+                    _ => queue.push(self.queue(proxy, request)),
+                }
+                waited += 1;
+                continue;
+            }
             let found = match recorded {
                 Expected::Held { .. } => self.hold(proxy, request, &mut held),
                 _ => self.ask(proxy, request),
             };
-            let place = format!("{} step {number}", self.scenario.name);
             let decided = native.decide(request, &found).unwrap();
             if let Err(difference) = compare(&decided.made, &found, TOLERANCE) {
                 panic!("{place}: the native core: {difference}\n{found:?}");
@@ -160,7 +181,38 @@ impl Staged {
                 panic!("{place}: the native core: {difference}\n{found:?}");
             }
         }
-        compared
+        let at_pods: usize = self.pods.iter().map(Pod::held).sum();
+        assert_eq!(at_pods, held.len(), "nothing that waited was sent");
+        for stream in queue {
+            let reply = so_far(stream);
+            let name = &self.scenario.name;
+            assert!(
+                reply.is_empty() || reply.starts_with("HTTP/1.1 429 "),
+                "{name}: {reply}"
+            );
+        }
+        Played { compared, waited }
+    }
+
+    /// Sends a request that waits until it has expired, and compares the reply with the recorded one.
+    fn expire(&self, place: &str, proxy: &Proxy, request: &Sent, recorded: &Refused) {
+        let begun = Instant::now();
+        let found = self.ask(proxy, request);
+        let waited = begun.elapsed();
+        if let Err(difference) = compare_recorded(&found, &Expected::Refused(recorded.clone())) {
+            panic!("{place}: {difference}\n{found:?}");
+        }
+        // The Endpoint Picker replied up to a second late.
+        let recorded = Duration::from_secs_f64(recorded.waited_ms / 1_000.0);
+        let longest = recorded + Duration::from_millis(300);
+        assert!(waited >= TTL && waited <= longest, "{place}: {waited:?}");
+    }
+
+    /// Sends a request that waits, and goes on as it does.
+    fn queue(&self, proxy: &Proxy, request: &Sent) -> TcpStream {
+        let stream = self.send(proxy, request);
+        sleep(HOLD_STEP);
+        stream
     }
 
     /// Sends a request. Returns what the client and the pod saw of the decision.
@@ -177,6 +229,7 @@ impl Staged {
                 status: response.status.into(),
                 reason: header("x-llm-d-request-dropped-reason"),
                 body: response.body,
+                ..Refused::default()
             });
         }
         self.served(&response)
@@ -215,6 +268,24 @@ impl Staged {
     /// Sends a request to which no pod responds. Returns which pod has it.
     fn hold(&self, proxy: &Proxy, request: &Sent, held: &mut Vec<TcpStream>) -> Expected {
         let before: Vec<usize> = self.pods.iter().map(Pod::held).collect();
+        held.push(self.send(proxy, request));
+        let mut by = None;
+        wait_until(
+            &format!("{}: a pod has the request", self.scenario.name),
+            || {
+                let mut pods = self.pods.iter().zip(&before);
+                by = pods.find(|(pod, before)| pod.held() > **before);
+                by.is_some()
+            },
+        );
+        let held_by = by.map(|(pod, _)| pod.name.clone());
+        Expected::Held {
+            held_by: held_by.into_iter().collect(),
+        }
+    }
+
+    /// Sends a request to which no pod responds.
+    fn send(&self, proxy: &Proxy, request: &Sent) -> TcpStream {
         let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
         let (scenario, path, length) = (&self.scenario.name, &request.path, request.body.len());
         let mut text = format!(
@@ -227,17 +298,7 @@ impl Staged {
         text += "\r\n";
         text += &request.body;
         stream.write_all(text.as_bytes()).unwrap();
-        held.push(stream);
-        let mut by = None;
-        wait_until(&format!("{scenario}: a pod has the request"), || {
-            let mut pods = self.pods.iter().zip(&before);
-            by = pods.find(|(pod, before)| pod.held() > **before);
-            by.is_some()
-        });
-        let held_by = by.map(|(pod, _)| pod.name.clone());
-        Expected::Held {
-            held_by: held_by.into_iter().collect(),
-        }
+        stream
     }
 
     /// Returns the name of the pod with an address.
@@ -281,7 +342,15 @@ fn picked(decision: &Expected) -> Vec<&str> {
     }
 }
 
-/// Returns the first scenarios of each family.
+/// Returns what was received on a connection so far.
+fn so_far(mut stream: TcpStream) -> String {
+    let mut received = [0; 1_024];
+    stream.set_nonblocking(true).unwrap();
+    let length = stream.read(&mut received).unwrap_or(0);
+    String::from_utf8_lossy(&received[..length]).into_owned()
+}
+
+/// Returns the first scenarios of each family, and those with requests that waited in a queue.
 fn sample() -> Vec<Scenario> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/parity/catalogue");
     let mut taken: BTreeMap<String, usize> = BTreeMap::new();
@@ -289,7 +358,7 @@ fn sample() -> Vec<Scenario> {
     scenarios.retain(|scenario| {
         let taken = taken.entry(scenario.family.clone()).or_default();
         *taken += 1;
-        *taken <= SAMPLE
+        *taken <= SAMPLE || scenario.waiting() > 0
     });
     scenarios
 }
@@ -297,18 +366,22 @@ fn sample() -> Vec<Scenario> {
 #[test]
 fn the_module_in_envoy_decides_as_the_native_core_over_the_whole_catalogue() {
     let staged: Vec<Staged> = sample().into_iter().map(Staged::new).collect();
-    // 13 families, of which one has a single scenario.
-    assert_eq!(staged.len(), 13 * SAMPLE - 1);
+    // 13 families, of which one has a single scenario; one of the four with queues is in the sample of its family.
+    assert_eq!(staged.len(), 13 * SAMPLE - 1 + 3);
     let mut setup = Setup::new(&staged[0].addresses(), "");
     setup.configs = staged.iter().map(Staged::config).collect();
     let clusters = staged.iter();
     let clusters = clusters.map(|staged| (staged.scenario.name.clone(), staged.addresses()));
     setup.others = clusters.collect();
     let proxy = &setup.start();
-    let compared = AtomicUsize::new(0);
+    let (compared, waited) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for staged in &staged {
-            scope.spawn(|| compared.fetch_add(staged.play(proxy), Ordering::Relaxed));
+            scope.spawn(|| {
+                let played = staged.play(proxy);
+                compared.fetch_add(played.compared, Ordering::Relaxed);
+                waited.fetch_add(played.waited, Ordering::Relaxed);
+            });
         }
     });
     // Ties fall otherwise sooner or later, but not at once.
@@ -317,4 +390,5 @@ fn the_module_in_envoy_decides_as_the_native_core_over_the_whole_catalogue() {
         compared > 80,
         "{compared} decisions were compared with the recorded ones"
     );
+    assert_eq!(waited.into_inner(), 16, "all that waited in the recordings");
 }

@@ -123,16 +123,18 @@ impl Tables {
     }
 
     fn families(&self) -> String {
-        let mut table = "| family | scenarios | decisions | agreeing | waited in a queue |\n|---|---:|---:|---:|---:|\n".to_owned();
+        let mut table = "| family | scenarios | decisions | agreeing | waited in a queue | agreeing |\n|---|---:|---:|---:|---:|---:|\n".to_owned();
         for (family, agreement) in &self.agreements.families {
             let Agreement {
                 scenarios,
                 decisions,
                 agreeing,
                 waiting,
+                waiting_agreeing,
             } = agreement;
-            table +=
-                &format!("| {family} | {scenarios} | {decisions} | {agreeing} | {waiting} |\n");
+            table += &format!(
+                "| {family} | {scenarios} | {decisions} | {agreeing} | {waiting} | {waiting_agreeing} |\n"
+            );
         }
         table
     }

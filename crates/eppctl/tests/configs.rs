@@ -91,7 +91,7 @@ fn decide(name: &str, text: &str) -> Vec<Routed> {
     let expect = Expected::Refused(Refused {
         status: 0,
         body: String::new(),
-        reason: None,
+        ..Refused::default()
     });
     let decided = requests().into_iter().map(|request| {
         let decided = replay.decide(&request, &expect).unwrap();
@@ -101,7 +101,7 @@ fn decide(name: &str, text: &str) -> Vec<Routed> {
                 headers: routed.headers.clone(),
                 ..Routed::default()
             },
-            Made::Refused(reply) => panic!("{name}: {reply:?}"),
+            Made::Refused(_) | Made::Waits => panic!("{name}: {:?}", decided.made),
         };
         replay.proceed(decided, &expect);
         routed

@@ -1,6 +1,7 @@
 //! Compares a decision with the recorded one.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::replay::{Made, Routed};
 use crate::scenario::{Expected, Refused, Served};
@@ -21,6 +22,7 @@ pub fn compare(made: &Made, expect: &Expected, tolerance: f64) -> Result<(), Str
             Err(format!("sent to {sent:?}, recorded a reply with {status}"))
         }
         (Made::Refused(reply), _) => Err(format!("refused: {} {}", reply.status, reply.body)),
+        (Made::Waits, _) => Err("it waits".to_owned()),
     }
 }
 
@@ -135,6 +137,42 @@ pub fn compare_refused(reply: &Refused, recorded: &Refused) -> Result<(), String
     same("reason", found, reason)
 }
 
+/// The time between two looks of the Endpoint Picker for requests that have waited as long as they may.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// The greatest difference of times that agree. Recorded ones have steps of 100 ms.
+const TIME_TOLERANCE: Duration = Duration::from_millis(300);
+
+/// When the Endpoint Picker of a scenario looks for requests that have waited as long as they may: these get their
+/// replies that much later than they expire.
+#[derive(Debug, Default)]
+pub struct Sweeps {
+    /// The time of the first known one.
+    known: Option<Duration>,
+}
+
+impl Sweeps {
+    /// Returns whether a reply was recorded when the Endpoint Picker first looked after a request had expired. Times are
+    /// since the scenario's beginning.
+    pub fn compare(&mut self, expired: Duration, recorded: Duration) -> Result<(), String> {
+        let next = match self.known {
+            Some(known) => {
+                let sweeps = expired.saturating_sub(known).as_secs_f64() / SWEEP.as_secs_f64();
+                known + SWEEP.mul_f64(sweeps.ceil())
+            }
+            // Any time within a second.
+            None => recorded.clamp(expired, expired + SWEEP),
+        };
+        self.known = Some(recorded);
+        match recorded.abs_diff(next) <= TIME_TOLERANCE {
+            true => Ok(()),
+            false => Err(format!(
+                "expired at {expired:?}, recorded at {recorded:?}, expected at {next:?}"
+            )),
+        }
+    }
+}
+
 /// Returns whether the session header of a response agrees with the recorded one.
 pub fn compare_session(found: Option<&str>, expect: &Expected) -> Result<(), String> {
     let recorded = match expect {
@@ -223,6 +261,27 @@ mod tests {
     }
 
     #[test]
+    fn a_reply_to_a_request_that_expired_comes_with_the_next_sweep() {
+        let compare = |times: &[(u64, u64)]| {
+            let mut sweeps = Sweeps::default();
+            let mut times = times.iter().map(|(expired, recorded)| {
+                let times = [*expired, *recorded].map(Duration::from_millis);
+                sweeps.compare(times[0], times[1])
+            });
+            times.try_for_each(|compared| compared)
+        };
+        assert_eq!(compare(&[(1_500, 2_400)]), Ok(()));
+        assert_eq!(
+            compare(&[(1_500, 2_400), (3_900, 4_400), (5_500, 6_300)]),
+            Ok(())
+        );
+        assert!(compare(&[(1_500, 1_100)]).is_err(), "before it expired");
+        assert!(compare(&[(1_500, 2_900)]).is_err(), "a sweep later");
+        assert!(compare(&[(1_500, 2_400), (3_900, 4_000)]).is_err());
+        assert!(compare(&[(1_500, 2_400), (3_900, 4_900)]).is_err());
+    }
+
+    #[test]
     fn a_held_request_and_a_reply_are_compared() {
         let held = |by: &[&str]| {
             agrees(
@@ -235,13 +294,14 @@ mod tests {
         let recorded = Refused {
             status: 429,
             body: "none for request 1234".to_owned(),
-            reason: None,
+            ..Refused::default()
         };
         let made = |status, body: &str, reason: Option<&str>| {
             Made::Refused(Refused {
                 status,
                 body: body.to_owned(),
                 reason: reason.map(str::to_owned),
+                ..Refused::default()
             })
         };
         let refused = Expected::Refused(recorded);
@@ -262,6 +322,7 @@ mod tests {
             status,
             body: body.to_owned(),
             reason: Some(reason.to_owned()),
+            ..Refused::default()
         });
         assert_eq!(compare_refused(&newer, &recorded), Ok(()));
         assert_eq!(compare_refused(&recorded, &recorded), Ok(()));

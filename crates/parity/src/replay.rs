@@ -3,9 +3,10 @@
 //!
 //! In the recordings metrics were read between requests, and a request either got its response before the next was
 //! sent or none until the scenario's end. So the picker does not add requests since the last scrape to queues, and no
-//! request fails.
+//! request fails. Time passes only where [`Replay::pass`] is called, with ticks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use epp_core::body::SliceBody;
 use epp_core::config::settings::{MissingPrefill, ReadBody};
@@ -18,10 +19,8 @@ use epp_core::request::Api;
 use epp_core::scheduling::{Freshness, Health, Slot};
 use epp_core::time::Timestamp;
 
-use crate::chance::{follow, Counted, Course, Drawn, NO_HIT_LRU, TOKEN_LOAD};
-use crate::compare::{compare, compare_session};
-use crate::scenario::{Expected, Exported, Refused, Scenario, Sent, Step};
-use crate::TOLERANCE;
+use crate::chance::{follow, Counted, Course, Drawn, NO_HIT_LRU};
+use crate::scenario::{Expected, Exported, Refused, Scenario, Sent};
 
 /// Bytes by which more of a body is shown each time: few, so that a request may be decided early.
 const PART: usize = 64;
@@ -37,15 +36,25 @@ fn short(name: &str) -> &str {
     name.strip_prefix(NAMESPACE).unwrap_or(name)
 }
 
-/// The time of all events, so that metrics do not become stale.
-fn now() -> Timestamp {
-    Timestamp::from_nanos(365 * 86_400 * 1_000_000_000)
-}
+/// The time at which scenarios begin.
+const START: Timestamp = Timestamp::from_nanos(365 * 86_400 * 1_000_000_000);
+
+/// The time between two ticks, as the host has them.
+pub const TICK: Duration = Duration::from_millis(50);
+
+/// The age until which metrics are fresh: longer than any scenario lasts, because pages are read only where they change.
+const STALENESS: Duration = Duration::from_secs(3_600);
 
 /// A scenario that is being played.
 pub struct Replay {
     picker: Picker,
+    /// The time of the next event.
+    now: Timestamp,
     course: Course,
+    /// Decisions with their times, until they are asked for.
+    decisions: BTreeMap<ExchangeId, (Timestamp, Effect)>,
+    /// The session header that a response got last.
+    session: Option<String>,
     next: u32,
     /// The names of the scorers whose scores are drawn for endpoints that were never used.
     drawing: Vec<String>,
@@ -60,16 +69,19 @@ pub struct Decided {
     pub made: Made,
     /// Whether it was made before the last part of the body.
     pub early: bool,
-    id: ExchangeId,
+    /// The request.
+    pub id: ExchangeId,
 }
 
-/// A decision for an endpoint, or a local reply.
+/// A decision for an endpoint, a local reply, or none yet.
 #[derive(Debug)]
 pub enum Made {
     /// The request is forwarded.
     Routed(Routed),
     /// It gets a local reply.
     Refused(Refused),
+    /// It waits in a queue of flow control.
+    Waits,
 }
 
 /// A decision for an endpoint.
@@ -87,90 +99,9 @@ pub struct Routed {
     pub cold: bool,
 }
 
-/// The result of a replay.
-#[derive(Debug, Clone)]
-pub struct Outcome {
-    /// The name of the scenario.
-    pub name: String,
-    /// Its family.
-    pub family: String,
-    /// The types of its plugins.
-    pub plugins: Vec<String>,
-    /// The number of its decisions.
-    pub decisions: usize,
-    /// Requests without a decision to compare: flow control had them wait.
-    pub waiting: usize,
-    /// How many of them agree with the recorded ones.
-    pub agreeing: usize,
-    /// How many of them were made before the end of the body.
-    pub early: usize,
-    /// Descriptions of decisions that differ, and the error of a scenario that could not be replayed to its end.
-    pub differences: Vec<String>,
-}
-
-/// Replays a whole scenario.
-pub fn replay(scenario: &Scenario) -> Outcome {
-    let outcome = replay_counting(scenario, Counted::Uncached);
-    if outcome.agreeing == outcome.decisions || !scenario.has(TOKEN_LOAD) {
-        return outcome;
-    }
-    let whole = replay_counting(scenario, Counted::Whole);
-    match whole.agreeing > outcome.agreeing {
-        true => whole,
-        false => outcome,
-    }
-}
-
-fn replay_counting(scenario: &Scenario, counted: Counted) -> Outcome {
-    let mut outcome = Outcome {
-        name: scenario.name.clone(),
-        family: scenario.family.clone(),
-        plugins: scenario.plugins(),
-        decisions: scenario.decisions(),
-        waiting: scenario.waiting(),
-        agreeing: 0,
-        early: 0,
-        differences: Vec::new(),
-    };
-    if let Err(error) = play(scenario, counted, &mut outcome) {
-        let error = format!("{}: {error}", scenario.name);
-        outcome.differences.push(error);
-    }
-    outcome
-}
-
-fn play(scenario: &Scenario, counted: Counted, outcome: &mut Outcome) -> Result<(), String> {
-    let mut replay = Replay::counting(scenario, counted)?;
-    for (number, step) in scenario.steps.iter().enumerate() {
-        match step {
-            Step::Metrics { metrics } => replay.set_metrics(metrics)?,
-            Step::Request { expect, .. } if expect.waited() => {}
-            Step::Request { request, expect } => {
-                let decided = replay.decide(request, expect)?;
-                outcome.early += usize::from(decided.early);
-                let compared = compare(&decided.made, expect, TOLERANCE);
-                let session = replay.proceed(decided, expect);
-                match compared.and_then(|()| compare_session(session.as_deref(), expect)) {
-                    Ok(()) => outcome.agreeing += 1,
-                    Err(difference) => {
-                        let difference = format!("{} step {number}: {difference}", scenario.name);
-                        outcome.differences.push(difference);
-                    }
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Loads a scenario's configuration, without what only had requests wait.
+/// Loads a scenario's configuration.
 fn load(scenario: &Scenario) -> Result<Plan, String> {
-    let mut config = scenario.config.clone();
-    if let Some(document) = config.as_object_mut() {
-        document.remove("flowControl");
-        document.remove("featureGates");
-    }
-    let loaded = config::load(&config.to_string()).map_err(|rejected| {
+    let loaded = config::load(&scenario.config.to_string()).map_err(|rejected| {
         let errors: Vec<String> = rejected.errors.iter().map(ToString::to_string).collect();
         errors.join("; ")
     })?;
@@ -187,6 +118,7 @@ fn load(scenario: &Scenario) -> Result<Plan, String> {
     plan.settings.read_body = ReadBody::Always;
     plan.settings.correct_queue = false;
     plan.settings.outlier_detection = None;
+    plan.source.staleness = STALENESS;
     // The recorded release left the prompt to the decode endpoint.
     plan.settings.missing_prefill = MissingPrefill::DecodeOnly;
     Ok(plan)
@@ -203,7 +135,8 @@ impl Replay {
         Self::begin(scenario, Drawn::Scores, Counted::Uncached)
     }
 
-    fn counting(scenario: &Scenario, counted: Counted) -> Result<Self, String> {
+    /// Begins a scenario in which requests are counted like this.
+    pub fn counting(scenario: &Scenario, counted: Counted) -> Result<Self, String> {
         let drawn = match scenario.has(NO_HIT_LRU) {
             true => Drawn::Scores,
             false => Drawn::Ties,
@@ -219,14 +152,40 @@ impl Replay {
         let mut picker = Picker::new(plan.clone(), 1);
         picker.install(plan);
         // It adds the endpoints.
-        picker.tick(now());
+        picker.tick(START);
         Ok(Self {
             picker,
+            now: START,
             course,
+            decisions: BTreeMap::new(),
+            session: None,
             next: 0,
             drawing,
             used: BTreeSet::new(),
         })
+    }
+
+    /// Returns the time since the scenario began.
+    pub fn time(&self) -> Duration {
+        self.now.since(START)
+    }
+
+    /// Returns how long a request waits in a queue at most; none without flow control.
+    pub fn longest_wait(&self) -> Option<Duration> {
+        self.picker.plan().flow.as_ref()?.ttl
+    }
+
+    /// Lets time pass, with ticks.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now.after(time);
+        let mut next = self.now.after(TICK);
+        while next <= end {
+            self.now = next;
+            self.picker.tick(self.now);
+            self.drain();
+            next = self.now.after(TICK);
+        }
+        self.now = end;
     }
 
     /// Returns whether anything that endpoints export is read.
@@ -240,7 +199,7 @@ impl Replay {
             let slot = self.slot(name)?;
             let page = exported.page();
             let fixture = self.picker.fixture();
-            let found = fixture.read_page(now(), slot, page.as_bytes());
+            let found = fixture.read_page(self.now, slot, page.as_bytes());
             if !found && self.reads_metrics() {
                 return Err(format!("{name}: no metrics page: {exported:?}"));
             }
@@ -261,27 +220,40 @@ impl Replay {
         self.course.set(self.recorded_order(expect)?);
         let body = request.body.as_bytes();
         let id = self.open(request);
-        let mut decided = self.decision();
         for end in (PART..body.len()).step_by(PART) {
             let part = body.get(..end).unwrap_or_default();
             let mut view = SliceBody::beginning(part);
-            self.picker.request_body(now(), id, &mut view);
-            decided = decided.or(self.decision());
+            self.picker.request_body(self.now, id, &mut view);
         }
-        let early = decided.is_some();
-        self.picker
-            .request_body(now(), id, &mut SliceBody::whole(body));
-        let decision = decided.or(self.decision());
-        let made = match decision {
-            Some(Effect::Forward { route, .. }) => Made::Routed(self.routed(id, &route)?),
-            Some(Effect::Reply { reply, .. }) => Made::Refused(Refused {
+        self.drain();
+        let early = self.decisions.contains_key(&id);
+        let mut whole = SliceBody::whole(body);
+        self.picker.request_body(self.now, id, &mut whole);
+        let made = match self.decision(id)? {
+            Some((_, made)) => made,
+            None if self.longest_wait().is_some() && self.picker.holds(id) => Made::Waits,
+            None => return Err("no decision".to_owned()),
+        };
+        Ok(Decided { made, early, id })
+    }
+
+    /// Returns the decision on a request and its time since the scenario began, if it was made. Each is returned once.
+    pub fn decision(&mut self, id: ExchangeId) -> Result<Option<(Duration, Made)>, String> {
+        self.drain();
+        let Some((at, effect)) = self.decisions.remove(&id) else {
+            return Ok(None);
+        };
+        let made = match effect {
+            Effect::Forward { route, .. } => Made::Routed(self.routed(id, &route)?),
+            Effect::Reply { reply, .. } => Made::Refused(Refused {
                 status: reply.status,
                 body: reply.body,
                 reason: reply.reason.map(str::to_owned),
+                ..Refused::default()
             }),
             other => return Err(format!("no decision: {other:?}")),
         };
-        Ok(Decided { made, early, id })
+        Ok(Some((at.since(START), made)))
     }
 
     /// Decides by metrics alone on a request with this model.
@@ -296,13 +268,13 @@ impl Replay {
             end: true,
             ..Head::default()
         };
-        self.picker.request_headers(now(), id, &head);
-        let routed = match self.decision() {
-            Some(Effect::Forward { route, .. }) => self.routed(id, &route),
+        self.picker.request_headers(self.now, id, &head);
+        let decision = self.decision(id);
+        self.picker.closed(self.now, id);
+        match decision? {
+            Some((_, Made::Routed(routed))) => Ok(routed.ranking),
             other => Err(format!("not forwarded: {other:?}")),
-        };
-        self.picker.closed(now(), id);
-        Ok(routed?.ranking)
+        }
     }
 
     /// Goes on as recorded: the endpoint responds, or holds the request. Returns the session header of the response.
@@ -317,15 +289,11 @@ impl Replay {
             return None;
         }
         if matches!(made, Made::Routed(_)) {
-            self.picker.response_headers(now(), id, None);
+            self.picker.response_headers(self.now, id, None);
         }
-        self.picker.closed(now(), id);
-        let effects = std::iter::from_fn(|| self.picker.poll_effect());
-        let sessions = effects.filter_map(|effect| match effect {
-            Effect::SetResponseHeader { name, value, .. } if name == SESSION_HEADER => Some(value),
-            _ => None,
-        });
-        sessions.last()
+        self.picker.closed(self.now, id);
+        self.drain();
+        self.session.take()
     }
 
     fn open(&mut self, request: &Sent) -> ExchangeId {
@@ -348,14 +316,25 @@ impl Replay {
             explain: true,
             ..head
         };
-        self.picker.request_headers(now(), id, &head);
+        self.picker.request_headers(self.now, id, &head);
         id
     }
 
-    /// Returns the decision on a request, if it was made.
-    fn decision(&mut self) -> Option<Effect> {
-        let effects = std::iter::from_fn(|| self.picker.poll_effect());
-        effects.filter(Effect::is_decision).last()
+    /// Takes the picker's effects.
+    fn drain(&mut self) {
+        while let Some(effect) = self.picker.poll_effect() {
+            match effect {
+                Effect::SetResponseHeader { name, value, .. } if name == SESSION_HEADER => {
+                    self.session = Some(value);
+                }
+                Effect::Forward { id, .. }
+                | Effect::Reply { id, .. }
+                | Effect::Bypass { id, .. } => {
+                    self.decisions.insert(id, (self.now, effect));
+                }
+                _ => {}
+            }
+        }
     }
 
     fn routed(&self, id: ExchangeId, route: &Route) -> Result<Routed, String> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::replay::Outcome;
+use crate::play::Outcome;
 
 /// Counts of agreeing decisions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -15,8 +15,10 @@ pub struct Agreement {
     pub decisions: usize,
     /// Decisions that agree with the recorded ones in every candidate's score and in the ranking.
     pub agreeing: usize,
-    /// Requests without a decision to compare: flow control had them wait.
+    /// Requests without a decision: flow control had them wait.
     pub waiting: usize,
+    /// How many of them wait here, too, and get the same reply when they expire.
+    pub waiting_agreeing: usize,
 }
 
 impl Agreement {
@@ -25,6 +27,7 @@ impl Agreement {
         self.decisions += outcome.decisions;
         self.agreeing += outcome.agreeing;
         self.waiting += outcome.waiting;
+        self.waiting_agreeing += outcome.waiting_agreeing;
     }
 }
 
@@ -72,7 +75,8 @@ mod tests {
             family: family.to_owned(),
             plugins: plugins.iter().map(|plugin| (*plugin).to_owned()).collect(),
             decisions: 3,
-            waiting: 1,
+            waiting: 2,
+            waiting_agreeing: 1,
             agreeing,
             early: 0,
             differences: (agreeing..3)
@@ -86,11 +90,12 @@ mod tests {
         let mut report = Report::default();
         report.add(&outcome("pd", &["queue-scorer", "decode-filter"], 3));
         report.add(&outcome("load", &["queue-scorer"], 1));
-        let count = |scenarios, decisions, agreeing, waiting| Agreement {
+        let count = |scenarios, decisions, agreeing, waiting_agreeing| Agreement {
             scenarios,
             decisions,
             agreeing,
-            waiting,
+            waiting: 2 * waiting_agreeing,
+            waiting_agreeing,
         };
         let rows: Vec<(&str, Agreement)> = report.rows().collect();
         let expected = [

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{json, Value};
+
+/// The reason of a reply to a request that has waited as long as it may.
+pub const EXPIRED: &str = "rejected-ttl-expired";
 
 /// A scenario.
 #[derive(Debug, Clone, Deserialize)]
@@ -126,7 +129,7 @@ pub struct Served {
 }
 
 /// A local reply.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 pub struct Refused {
     /// The status.
     pub status: u32,
@@ -134,16 +137,19 @@ pub struct Refused {
     pub body: String,
     /// The header that names the reason.
     pub reason: Option<String>,
+    /// The time until it came, in milliseconds, in steps of 100.
+    #[serde(default)]
+    pub waited_ms: f64,
 }
 
 impl Expected {
-    /// Returns whether the request waited in a queue, to the end of the scenario or until it expired. Flow control
-    /// did that, not scheduling.
+    /// Returns whether the request waited in a queue, to the end of the scenario or until it expired, so that no endpoint
+    /// was picked.
     pub fn waited(&self) -> bool {
         match self {
             Self::Served(_) => false,
             Self::Held { held_by } => held_by.is_empty(),
-            Self::Refused(refused) => refused.reason.as_deref() == Some("rejected-ttl-expired"),
+            Self::Refused(refused) => refused.reason.as_deref() == Some(EXPIRED),
         }
     }
 }
@@ -214,6 +220,28 @@ impl Scenario {
     /// Returns whether it has a plugin of this type.
     pub fn has(&self, kind: &str) -> bool {
         self.plugins().iter().any(|plugin| plugin == kind)
+    }
+
+    /// Returns the scenario with a gate that is no filter. Where the gate's detector is one, newer releases and epp-wasm
+    /// add it to the profiles, and the recorded release did not.
+    #[must_use]
+    pub fn with_recorded_gate(&self) -> Self {
+        let mut scenario = self.clone();
+        let gate = scenario
+            .config
+            .pointer_mut("/flowControl/saturationDetector/pluginRef");
+        let Some(gate) = gate else {
+            return scenario;
+        };
+        let detector = std::mem::replace(gate, "gate".into());
+        let plugin = json!({
+            "name": "gate", "type": "max-saturation-detector", "parameters": {"detectors": [detector]},
+        });
+        let plugins = scenario.config.get_mut("plugins");
+        if let Some(plugins) = plugins.and_then(Value::as_array_mut) {
+            plugins.push(plugin);
+        }
+        scenario
     }
 
     /// Returns the number of decisions. Requests that waited in a queue have none.
