@@ -231,7 +231,7 @@ impl Replay {
         self.picker.request_body(self.now, id, &mut whole);
         let made = match self.decision(id)? {
             Some((_, made)) => made,
-            None if self.longest_wait().is_some() && self.picker.holds(id) => Made::Waits,
+            None if self.picker.plan().flow.is_some() && self.picker.holds(id) => Made::Waits,
             None => return Err("no decision".to_owned()),
         };
         Ok(Decided { made, early, id })

@@ -3,6 +3,7 @@
 //! reason why the others are not.
 
 mod decide;
+mod flow;
 mod saturation;
 mod setting;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{json, Value};
 
 use self::decide::Decide;
+use self::flow::{Admit, Ceilings, Queue};
 use self::saturation::Saturation;
 use self::setting::Setting;
 use crate::replay::{Made, Replay};
@@ -57,6 +59,9 @@ enum Check {
     Score(Score),
     Decide(Box<Decide>),
     Saturation(Saturation),
+    Ceilings(Ceilings),
+    Queue(Queue),
+    Admit(Admit),
     Pick(Pick),
     Prefix(Vec<Prompted>, Value),
     Page(Page),
@@ -160,6 +165,9 @@ impl Check {
             Self::Score(score) => score.run(),
             Self::Decide(decide) => decide.run(),
             Self::Saturation(saturation) => saturation.run(),
+            Self::Ceilings(ceilings) => ceilings.run(),
+            Self::Queue(queue) => queue.run(),
+            Self::Admit(admit) => admit.run(),
             Self::Pick(pick) => pick.run(),
             Self::Prefix(requests, config) => prefix(requests, config),
             Self::Page(page) => page.run(),

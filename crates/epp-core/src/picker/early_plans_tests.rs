@@ -213,7 +213,8 @@ fn parameters(rng: &mut fastrand::Rng, kind: &str) -> String {
         ),
         "concurrency-detector" => {
             let mode = ["requests", "tokens", "hybrid"][rng.usize(0..3)];
-            format!("{{concurrencyMode: {mode}, maxConcurrency: 3, maxTokenConcurrency: 400}}")
+            let open = rng.bool();
+            format!("{{concurrencyMode: {mode}, maxConcurrency: 3, maxTokenConcurrency: 400, failOpen: {open}}}")
         }
         "prefix-cache-affinity-filter" => format!(
             "{{affinityThreshold: 0.{}, explorationProbability: 0.{}, maxTTFTPenaltyMs: {}, peakPrefillThroughput: 100}}",

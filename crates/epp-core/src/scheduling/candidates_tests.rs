@@ -68,7 +68,7 @@ fn only_labels_that_no_endpoint_has_are_matched_by_none() {
         let [one, other] = filters.map(|filter| format!("{{pluginRef: {filter}}}"));
         let text = format!(
             "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- {{type: decode-filter}}\n\
-             - {{type: concurrency-detector, parameters: {{maxConcurrency: 1}}}}\n\
+             - {{type: concurrency-detector, parameters: {{maxConcurrency: 1, failOpen: false}}}}\n\
              - {{type: context-length-aware, parameters: {{enableFiltering: true}}}}\n\
              schedulingProfiles: [{{name: default, plugins: [{one}, {other}]}}]\n"
         );

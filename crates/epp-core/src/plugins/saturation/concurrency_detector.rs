@@ -8,8 +8,9 @@
 //! `flowControl`, requests wait.
 //!
 //! As a filter, it keeps an endpoint if it has fewer requests than `maxConcurrency` × (1 + `headroom`), fewer tokens than
-//! `maxTokenConcurrency` × (1 + `headroom`), or both, by `concurrencyMode`; each limit is rounded down. No candidate may
-//! be left, unless `failOpen`.
+//! `maxTokenConcurrency` × (1 + `headroom`), or both, by `concurrencyMode`; each limit is rounded down. If it would keep
+//! none, it keeps all: where another filter has left only endpoints that are full, the pool as a whole may have room. With
+//! `failOpen: false` the request is refused.
 //!
 //! | name | default | meaning |
 //! |---|---|---|
@@ -17,7 +18,7 @@
 //! | `maxConcurrency` | 100 | requests of an endpoint, above 0 |
 //! | `maxTokenConcurrency` | 1000000 | tokens of an endpoint, above 0 |
 //! | `headroom` | 0 | share by which an endpoint may exceed the limits as a filter sees it, 0 or more |
-//! | `failOpen` | false | whether the filter keeps all candidates where none is within the limits |
+//! | `failOpen` | true | whether the filter keeps all candidates where none is within the limits |
 //! | `inFlightLoadProducerName` | the only producer | whose counts |
 //!
 //! ```yaml
@@ -30,7 +31,7 @@ use std::sync::Arc;
 use crate::flow::{mean, Partition, SaturationDetector};
 use crate::plugins::keep::keep;
 use crate::plugins::producer::inflight_load;
-use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standing};
+use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
 use crate::scheduling::{Cycle, Filter, InFlight, Needs, Pool, Slot};
 
 /// The plugin type.
@@ -40,13 +41,7 @@ pub const TYPE: PluginType = PluginType {
     provides: &[Capability::SaturationDetector, Capability::Filter],
     references: &[inflight_load::REFERENCE],
     build,
-    parity: Parity {
-        plugin: Standing::Same,
-        parameters: &[(
-            "failOpen",
-            Standing::Differs("off unless given; newer releases of llm-d-router have it on"),
-        )],
-    },
+    parity: Parity::SAME,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +77,7 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
         requests: fields.integer("maxConcurrency", 100, 1) as f64,
         tokens: fields.integer("maxTokenConcurrency", 1_000_000, 1) as f64,
         relaxed: 1.0 + fields.number("headroom", 0.0, (0.0, f64::MAX)),
-        all_if_none: fields.boolean("failOpen", false),
+        all_if_none: fields.boolean("failOpen", true),
     };
     Capabilities {
         saturation_detector: Some(Arc::new(detector)),
@@ -179,8 +174,8 @@ mod tests {
         for slot in 0..4 {
             pool.set_load(Slot(slot), InFlight { requests: 100, ..InFlight::default() });
         }
-        assert_eq!(kept("concurrency-detector", "{}", &pool), [0; 0], "none may be left");
-        assert_eq!(kept("concurrency-detector", "{failOpen: true}", &pool), [0, 1, 2, 3]);
+        assert_eq!(kept("concurrency-detector", "{}", &pool), [0, 1, 2, 3], "none has room");
+        assert_eq!(kept("concurrency-detector", "{failOpen: false}", &pool), [0; 0]);
     }
 
     #[test]
