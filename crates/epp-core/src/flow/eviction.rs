@@ -60,8 +60,9 @@ impl Evictions {
         if self.evicted.len() < known {
             self.quiet_until = now.after(grace);
         }
-        // No eviction opens a band that never dispatches.
-        if !self.evicted.is_empty() || now < self.quiet_until || blocked.ceiling <= 0.0 {
+        // No eviction opens a band that never dispatches, and one that has room waits for something else.
+        let helps = blocked.ceiling > 0.0 && saturation >= blocked.ceiling;
+        if !helps || !self.evicted.is_empty() || now < self.quiet_until {
             return Vec::new();
         }
         let most = needed(saturation, blocked.ceiling, in_flight);

@@ -78,3 +78,14 @@ fn a_band_that_never_dispatches_has_none_evicted() {
     };
     assert!(evictions.choose(shut, (1.0, 1), GRACE, at(1)).is_empty());
 }
+
+#[test]
+fn a_band_that_has_room_has_none_evicted() {
+    let mut evictions = Evictions::default();
+    evictions.sent(ExchangeId(1), -1, at(0));
+    let choose = |evictions: &mut Evictions, saturation| {
+        evictions.choose(blocked(0), (saturation, 10), GRACE, at(1))
+    };
+    assert!(choose(&mut evictions, 0.9).is_empty());
+    assert_eq!(choose(&mut evictions, 1.0), [ExchangeId(1)]);
+}

@@ -22,6 +22,10 @@ impl Picker {
         let Some(control) = control.filter(|control| control.eviction) else {
             return;
         };
+        if dispatcher.endpoints.is_empty() {
+            // What waits could be sent nowhere.
+            return;
+        }
         let flow = &mut dispatcher.flow;
         let Some(blocked) = flow.queues.blocked(control) else {
             return;

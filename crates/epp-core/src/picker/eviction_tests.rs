@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::flow_testing::Outcome::{self, Evicted, Forwarded, Held};
 use super::super::flow_testing::{control, plan, Host};
+use crate::scheduling::{Health, Slot};
 
 /// A host of one endpoint that takes this many requests, and evicts.
 fn evicting(capacity: f64) -> Host {
@@ -67,6 +68,16 @@ fn an_eviction_that_the_host_does_not_confirm_is_taken_for_done_after_ten_second
     assert_eq!(host.end(1), [Forwarded(2)]);
     host.end(2);
     assert!(host.is_idle());
+}
+
+#[test]
+fn a_request_that_waits_for_endpoints_evicts_none() {
+    let mut host = evicting(1.0);
+    fill(&mut host, &["low"]);
+    host.get_with(2, "high", "");
+    let pool = host.picker.fixture().pool();
+    pool.note(Slot(0), |endpoint| &mut endpoint.health, Health::Unhealthy);
+    assert_eq!(evicted(&mut host), [0; 0]);
 }
 
 #[test]
