@@ -44,7 +44,7 @@ fn our_own_files_lint_clean() {
     for left_out in ways {
         let is_in = |file: &&String| {
             let ends = |name: &&str| file.ends_with(&format!("{name}.yaml"));
-            !left_out.iter().any(|name| ends(name))
+            !left_out.iter().any(ends)
         };
         let own: Vec<&String> = files.iter().filter(is_in).collect();
         assert_eq!(own.len(), files.len() - left_out.len());
