@@ -4,9 +4,11 @@
 
 mod common;
 
+use std::path::Path;
+
 use common::{eppctl, out};
 use envoy_harness::client::complete;
-use envoy_harness::proxy::Setup;
+use envoy_harness::proxy::{Proxy, Setup};
 use fake_model_server::{Settings, Sim};
 use serde_json::Value;
 
@@ -90,4 +92,58 @@ fn what_is_not_an_envoy_with_the_filter_has_no_verdict() {
         error.contains("admin interface") && error.contains("unix:"),
         "{error}"
     );
+}
+
+/// Returns how many updates of filters Envoy has accepted.
+fn accepted(proxy: &Proxy) -> u64 {
+    let page = proxy.prometheus();
+    let counts = page
+        .lines()
+        .filter(|line| line.contains("_http_filter_") && line.contains("_update_success{"));
+    counts
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap())
+        .sum()
+}
+
+/// Whether the last update of the filter is in force is told, however it is delivered.
+#[test]
+fn a_refused_update_is_a_fault_until_it_is_corrected() {
+    for (discovered, id) in [(true, "filter-updates-refused"), (false, "refused-update")] {
+        let sim = Sim::start(2, &Settings::default()).unwrap();
+        let mut setup = Setup::new(&sim.addresses(), CONFIG);
+        setup.filters_discovered = discovered;
+        let mut proxy = setup.start();
+        let (admin, module) = (
+            format!("127.0.0.1:{}", proxy.admin),
+            proxy.setup.module.clone(),
+        );
+        let is_healthy = |proxy: &Proxy| {
+            proxy.wait_until("it is healthy", || status(&admin).1 == Some(0));
+        };
+        let is_refused = |proxy: &Proxy| {
+            proxy.wait_until("the refused update is a fault", || {
+                let (report, code) = status(&admin);
+                faults(&report).contains(&id) && code == Some(1)
+            });
+        };
+        is_healthy(&proxy);
+        for _ in 0..2 {
+            proxy.set_config(&CONFIG.replace("queue-scorer", "queue-socrer"));
+            is_refused(&proxy);
+            proxy.set_config(CONFIG);
+            is_healthy(&proxy);
+        }
+        proxy.set_module(Path::new("/nowhere.wasm"));
+        is_refused(&proxy);
+        if discovered {
+            // Envoy counts the refused filter as accepted when it comes again.
+            let before = accepted(&proxy);
+            proxy.set_config(CONFIG);
+            proxy.wait_until("it has come again", || accepted(&proxy) > before);
+            is_refused(&proxy);
+        } else {
+            proxy.set_module(&module);
+            is_healthy(&proxy);
+        }
+    }
 }

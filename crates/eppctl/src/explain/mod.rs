@@ -66,7 +66,7 @@ pub struct Explain {
     /// Let an endpoint serve another body first: NAME=FILE.
     #[arg(long, value_name = "NAME=FILE")]
     warm: Vec<String>,
-    /// Seed of the random number generator, which breaks ties.
+    /// Seed of the random number generator, which breaks ties under `ties: draw`.
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }

@@ -238,7 +238,7 @@ impl Report for Explained {
         if self.tied > 1 {
             writeln!(
                 out,
-                "{} candidates tie for the first place; one is chosen at random",
+                "{} candidates tie for the first place; the picker plugin chooses among them",
                 self.tied
             )?;
         }

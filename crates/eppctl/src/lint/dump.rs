@@ -4,9 +4,9 @@
 //! and a listener before and after an update. Linted as it is, it would give each finding twice, and findings in
 //! configurations that are not in force.
 
-use epp_core::config::value::Node;
+use epp_core::config::{self, value::Node};
 
-use super::site::{below, entries, text};
+use super::site::{below, entries, text, text_below};
 
 /// Returns the sections of a config dump; none if the document is something else.
 pub fn sections(document: &Node) -> &[Node] {
@@ -23,6 +23,32 @@ pub fn bootstrap(section: &Node) -> Option<&Node> {
 /// Returns whether a section is of this type.
 pub fn is(section: &Node, kind: &str) -> bool {
     text(section, "@type").rsplit('.').next() == Some(kind)
+}
+
+/// A filter that Envoy has received by ECDS. It is not in force if Envoy has refused it.
+#[derive(Debug)]
+pub struct ReceivedFilter {
+    /// Its name.
+    pub name: String,
+    /// When it was received, as the dump has it.
+    pub last_updated: String,
+}
+
+/// Returns the filters of a config dump that Envoy has received by ECDS.
+pub fn received_filters(dump: &str) -> Vec<ReceivedFilter> {
+    let Ok(document) = config::parse(dump) else {
+        return Vec::new();
+    };
+    let sections = sections(&document).iter();
+    let filters = sections
+        .filter(|section| is(section, "EcdsConfigDump"))
+        .flat_map(|section| entries(section, &["ecds_filters"]));
+    filters
+        .map(|filter| ReceivedFilter {
+            name: text_below(filter, &["ecds_filter", "name"]).to_owned(),
+            last_updated: text(filter, "last_updated").to_owned(),
+        })
+        .collect()
 }
 
 /// Replaces what a config dump repeats by null: the paths of everything else stay the same.
@@ -111,7 +137,6 @@ fn forget_states(node: &mut Node) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use epp_core::config;
 
     fn distinct(text: &str) -> String {
         let mut document = config::parse(text).unwrap();

@@ -60,6 +60,7 @@ use epp_core::config::value::{Node, Path};
 
 use crate::admin::Admin;
 use crate::output::{Error, ExitStatus, Output};
+pub use dump::{received_filters, ReceivedFilter};
 use files::Files;
 use report::Finding;
 pub use report::Findings;

@@ -48,8 +48,9 @@ use sources::Sources;
   kubectl get cm,deploy epp -o yaml | eppctl migrate --cluster pool -
 
 Reads Helm values of the charts inferencepool, llm-d-router and llm-d-modelservice, ConfigMaps,
-Deployments, InferencePools and LLMInferenceServices, alone or in lists, and plain documents. All files
-together describe one Endpoint Picker; of a setting that is there twice the last one counts.
+Deployments, InferencePools, InferenceObjectives and LLMInferenceServices, alone or in lists, and plain
+documents. All files together describe one Endpoint Picker and its pool, whatever poolRef objectives have;
+of a setting that is there twice the last one counts.
 
 Prints the EndpointPickerConfig for the filter, below comments that say of each flag and value where it
 went, or why nothing takes its place.

@@ -9,7 +9,8 @@ use serde::{Serialize, Serializer};
 use super::envoy::Hosts;
 use super::pools::{ejected, freshness};
 use super::series::Statistics;
-use crate::lint::Findings;
+use super::updates;
+use crate::lint::{Findings, ReceivedFilter};
 
 /// Something that an operator should know.
 #[derive(Debug, Serialize)]
@@ -131,7 +132,7 @@ fn with_poll_errors(statistics: &Statistics<'_>, pool: &str, address: &str) -> S
 }
 
 /// Returns the first of several places, and the number of the others.
-fn few(places: &[String]) -> Option<String> {
+pub fn few(places: &[String]) -> Option<String> {
     let shown = places
         .iter()
         .take(SHOWN)
@@ -213,9 +214,13 @@ fn causes(rule: &str) -> &'static [Finding] {
     }
 }
 
-/// Adds what Envoy's statistics say of the filter. `dumped`: the configuration in force is known, and with it whether the
-/// last update of a listener was refused.
-pub fn add_seen(findings: &mut Vec<StatusFinding>, statistics: &Statistics<'_>, dumped: bool) {
+/// Adds what Envoy's statistics say of the filter. `received`: filters that Envoy has received by ECDS. If they are known,
+/// so is the configuration in force, and with it whether the last update of a listener was refused.
+pub fn add_seen(
+    findings: &mut Vec<StatusFinding>,
+    statistics: &Statistics<'_>,
+    received: Option<&[ReceivedFilter]>,
+) {
     if statistics.is_empty() {
         findings.push(seen(
             Severity::Broken,
@@ -233,7 +238,8 @@ pub fn add_seen(findings: &mut Vec<StatusFinding>, statistics: &Statistics<'_>, 
             "Set stats_config.stats_tags as in envoy/production/static.yaml.",
         ));
     }
-    findings.extend(past(statistics, dumped));
+    findings.extend(updates::refused(statistics, received));
+    findings.extend(past(statistics, received.is_some()));
 }
 
 /// Returns what has happened since Envoy started. A counter does not say whether it is over: it is taken for a fault,
@@ -250,10 +256,9 @@ fn past(statistics: &Statistics<'_>, dumped: bool) -> Vec<StatusFinding> {
         true => Severity::Note,
         false => Severity::Degraded,
     };
-    let (extensions, updates) = statistics
-        .ending(&["_update_rejected", "_config_reject", "_config_conflict"])
-        .into_iter()
-        .partition(|series| series.family.contains("extension_config_discovery"));
+    let mut updates =
+        statistics.ending(&["_update_rejected", "_config_reject", "_config_conflict"]);
+    updates.retain(|series| !series.family.starts_with(updates::PREFIX));
     let events = [
         (
             "updates-refused",
@@ -261,13 +266,6 @@ fn past(statistics: &Statistics<'_>, dumped: bool) -> Vec<StatusFinding> {
             updates,
             "Envoy has refused updates of its configuration since it started.",
             "Envoy's log has the reasons. It is over once an update is accepted: then no finding refused-update is left where /config_dump is exposed. The counter stays until Envoy restarts.",
-        ),
-        (
-            "filter-updates-refused",
-            Severity::Degraded,
-            extensions,
-            "Envoy has refused updates of a filter by ECDS since it started.",
-            "Envoy's log has the reasons. It is over if Envoy's log has `EndpointPickerConfig in force` or `another configuration was accepted` after the last refusal; the document that was in force before, sent again, adds no line. The counter stays until Envoy restarts.",
         ),
         (
             "configurations-refused",
@@ -296,7 +294,8 @@ fn past(statistics: &Statistics<'_>, dumped: bool) -> Vec<StatusFinding> {
     events.collect()
 }
 
-fn seen(
+/// Returns a finding of Envoy's statistics.
+pub fn seen(
     severity: Severity,
     id: &str,
     place: Option<String>,

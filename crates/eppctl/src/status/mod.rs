@@ -4,6 +4,7 @@ mod envoy;
 mod findings;
 mod pools;
 mod series;
+mod updates;
 mod view;
 
 use clap::Args;
@@ -112,7 +113,8 @@ impl Report {
         let builds = Build::all(&statistics);
         let mut findings = findings::reported(&statistics, hosts.as_ref());
         findings::add_linted(&mut findings, linted.as_ref());
-        findings::add_seen(&mut findings, &statistics, pages.dump.is_some());
+        let received = pages.dump.as_deref().map(lint::received_filters);
+        findings::add_seen(&mut findings, &statistics, received.as_deref());
         findings.sort_by_key(|finding| finding.severity);
         let pools = PoolFacts::all(&statistics, hosts.as_ref());
         let faults = findings.iter().any(StatusFinding::is_fault);

@@ -67,6 +67,12 @@ impl<'p> Statistics<'p> {
         own.collect()
     }
 
+    /// Returns the series whose names begin with this.
+    pub fn starting<'s>(&'s self, start: &'s str) -> impl Iterator<Item = &'s Series<'p>> {
+        let series = self.series.iter();
+        series.filter(move |series| series.family.starts_with(start))
+    }
+
     /// Returns the series of a family.
     pub fn of<'s>(&'s self, family: &'s str) -> impl Iterator<Item = &'s Series<'p>> {
         let series = self.series.iter();

@@ -175,6 +175,29 @@ fn a_refused_update_is_a_fault_until_one_is_accepted() {
 }
 
 #[test]
+fn a_filter_that_was_refused_is_a_fault_until_one_is_accepted() {
+    let told = |success: u32, reload: u32, update_time: u64| {
+        let mut pages = pages();
+        let counts = format!(
+            "PREFIX_update_rejected{{}} 1\nPREFIX_update_success{{}} {success}\nPREFIX_config_reload{{}} {reload}\nPREFIX_update_time{{}} {update_time}\n"
+        );
+        let prefix = "envoy_extension_config_discovery_http_filter_epp";
+        pages.statistics = format!("{STATISTICS}{}", counts.replace("PREFIX", prefix));
+        let received = "{last_updated: '2026-11-29T22:19:57.545Z', ecds_filter: {name: epp";
+        pages.dump = Some(dump("vm_id: epp").replace("{ecds_filter: {name: epp", received));
+        let report = report(&pages);
+        assert_eq!(ids(&report), ["filter-updates-refused"]);
+        (report.verdict, report.findings[0].severity)
+    };
+    let (before, after) = (1_795_990_780_217, 1_795_990_797_564);
+    let fault = (Verdict::NotHealthy, Severity::Degraded);
+    assert_eq!(told(1, 2, before), fault);
+    assert_eq!(told(2, 3, after), (Verdict::Healthy, Severity::Note));
+    // It may be the refused one that was sent again.
+    assert_eq!(told(2, 2, after), fault);
+}
+
+#[test]
 fn what_was_refused_or_failed_is_a_fault_since_the_start_unless_it_is_known_to_be_over() {
     let found = |before: &str, after: &str, dump: bool| {
         let mut pages = pages();
