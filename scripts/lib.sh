@@ -12,7 +12,7 @@ say() { printf '» %s\n' "$*" >&2; }
 die() {
     printf 'error: %s\n' "$1" >&2
     shift
-    printf '  hint: %s\n' "$@" >&2
+    [[ $# == 0 ]] || printf '  hint: %s\n' "$@" >&2
     exit 1
 }
 
