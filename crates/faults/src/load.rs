@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use envoy_harness::traffic::{self, exchange, Body, Client, Failure, Http};
+use hyper::header::HeaderValue;
 use hyper::Request;
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -45,7 +46,12 @@ pub struct Mix {
     pub http2: usize,
     /// The longest that a client waits for the end of a response.
     pub patience: Duration,
+    /// Returns further headers of a request, by its number.
+    pub headers: fn(u64) -> &'static [Header],
 }
+
+/// A header's name and value.
+pub type Header = (&'static str, &'static str);
 
 impl Default for Mix {
     fn default() -> Self {
@@ -59,6 +65,7 @@ impl Default for Mix {
             tokens: 50,
             http2: 0,
             patience: RESPONSE_TIMEOUT,
+            headers: |_| &[],
         }
     }
 }
@@ -77,6 +84,8 @@ pub enum Outcome {
 /// A request that was sent.
 #[derive(Debug, Clone)]
 pub struct Sent {
+    /// Its number in the load, from 0.
+    pub number: u64,
     /// The time at which it was due, since the load began.
     pub at: Duration,
     /// From then to its end.
@@ -164,9 +173,15 @@ async fn send_all(
         let client = clients[number as usize % clients.len()].clone();
         let sent = sent.clone();
         under_way.push(tokio::spawn(async move {
-            let outcome = send(&client, port, mix, u64::from(number)).await;
+            let number = u64::from(number);
+            let outcome = send(&client, port, mix, number).await;
             let took = since.elapsed().saturating_sub(at);
-            lock(&sent).push(Sent { at, took, outcome });
+            lock(&sent).push(Sent {
+                number,
+                at,
+                took,
+                outcome,
+            });
         }));
     }
     under_way
@@ -176,11 +191,15 @@ async fn send_all(
 async fn send(client: &Client, port: u16, mix: Mix, number: u64) -> Outcome {
     let streams = mix.kind == Kind::Chat && number % 10 < mix.streams;
     // What only a whole response has.
-    let (request, end) = match mix.kind {
+    let (mut request, end) = match mix.kind {
         Kind::Models => (traffic::get(port, "/v1/models"), "\"data\""),
         Kind::Chat if streams => (chat(port, mix, number, true), "data: [DONE]"),
         Kind::Chat => (chat(port, mix, number, false), "\"usage\""),
     };
+    for (name, value) in (mix.headers)(number) {
+        let headers = request.headers_mut();
+        headers.insert(*name, HeaderValue::from_static(value));
+    }
     match exchange(client, request, mix.patience).await {
         Err(Failure::NoResponse(reason)) => Outcome::Failed(reason),
         Err(Failure::Cut(reason)) => Outcome::Cut(reason),

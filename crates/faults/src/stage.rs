@@ -114,6 +114,7 @@ impl Plan {
             sim: self.sim,
             proxy,
             load,
+            mix: self.mix,
             fault: Duration::ZERO,
             over: None,
             may_be_lost: 0,
@@ -131,6 +132,7 @@ pub struct Stage {
     /// The Envoy.
     pub proxy: Proxy,
     load: Load,
+    mix: Mix,
     fault: Duration,
     over: Option<Duration>,
     may_be_lost: usize,
@@ -152,6 +154,11 @@ impl Stage {
         self.may_be_lost += self.sim.pod(pod).shown().running;
     }
 
+    /// Returns the requests of the load.
+    pub fn mix(&self) -> Mix {
+        self.mix
+    }
+
     /// Returns how many responses may be lost.
     pub fn may_be_lost(&self) -> usize {
         self.may_be_lost
@@ -164,26 +171,27 @@ impl Stage {
 
     /// Stops the load. Returns the result of the row.
     pub fn end(self, bar: Bar) -> Measured {
-        self.judge(bar).0
+        self.stop().judge(bar)
     }
 
     /// Stops the load. Returns the result of the row, which also requires that the 99th percentile of response times is back
     /// as soon as the pool must have recovered: at most twice what it was, and on a busy machine still fast.
     pub fn end_with_p99(self, bar: Bar) -> Measured {
-        let recovery = bar.recovery;
-        let (mut measured, sent, times) = self.judge(bar);
+        let (recovery, fast) = (bar.recovery, bar.fast);
+        let ended = self.stop();
+        let mut measured = ended.judge(bar);
         let p99 = |counts: &dyn Fn(&&Sent) -> bool| {
-            let counted = sent.iter().filter(|sent| counts(sent));
+            let counted = ended.sent.iter().filter(|sent| counts(sent));
             let mut took: Vec<Duration> = counted.map(|sent| sent.took).collect();
             took.sort();
             took.get(took.len() * 99 / 100).copied().unwrap_or_default()
         };
         // Those that were under way when it broke are not what is usual.
-        let before = p99(&|sent| sent.at + sent.took < times.fault);
-        let after = p99(&|sent| sent.at >= times.over + recovery);
+        let before = p99(&|sent| sent.at + sent.took < ended.fault);
+        let after = p99(&|sent| sent.at >= ended.over + recovery);
         let text =
             format!("p99 {before:.0?} before the fault, {after:.0?} from {recovery:?} after it");
-        measured.require(after <= times.fast.max(before * 4), || text.clone());
+        measured.require(after <= fast.max(before * 4), || text.clone());
         if after > before * 2 {
             measured.late.get_or_insert_with(|| text.clone());
         }
@@ -191,15 +199,46 @@ impl Stage {
         measured
     }
 
-    fn judge(self, bar: Bar) -> (Measured, Vec<Sent>, Times) {
-        let sent = self.load.stop();
-        let times = Times {
+    /// Stops the load, and waits for the requests under way.
+    pub fn stop(self) -> Ended {
+        Ended {
+            sent: self.load.stop(),
+            sim: self.sim,
+            proxy: self.proxy,
             fault: self.fault,
             over: self.over.unwrap_or(self.fault),
+            may_be_lost: self.may_be_lost,
+        }
+    }
+}
+
+/// A setting whose load has ended.
+pub struct Ended {
+    /// The pods.
+    pub sim: Sim,
+    /// The Envoy.
+    pub proxy: Proxy,
+    /// The requests, by the time they were due.
+    pub sent: Vec<Sent>,
+    fault: Duration,
+    over: Duration,
+    may_be_lost: usize,
+}
+
+impl Ended {
+    /// Returns the result of the row.
+    pub fn judge(&self, bar: Bar) -> Measured {
+        self.judge_those(&self.sent, bar)
+    }
+
+    /// Returns the result for some of the requests.
+    pub fn judge_those(&self, sent: &[Sent], bar: Bar) -> Measured {
+        let times = Times {
+            fault: self.fault,
+            over: self.over,
             fast: bar.fast,
         };
-        let measured = Measured::new(&sent, &times, self.may_be_lost, bar);
-        (measured, sent, times)
+        Measured::new(sent, &times, self.may_be_lost, bar)
     }
 }
 

@@ -250,6 +250,7 @@ mod tests {
 
     fn second(number: u64, outcome: Outcome, took: u64) -> Vec<Sent> {
         let one = |part: u64| Sent {
+            number: number * 100 + part,
             at: Duration::from_millis(number * 1_000 + part * 10),
             took: Duration::from_millis(took),
             outcome: outcome.clone(),

@@ -4,9 +4,11 @@ mod clients;
 mod envoy;
 mod metrics;
 mod module;
+mod overload;
 mod pods;
 mod scale;
 mod traps;
+mod waiting;
 
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use scale::SOAK;
 use crate::verdict::Measured;
 
 /// The rows of the short form: they take seconds, on a busy machine as well.
-pub const SHORT: [&str; 18] = [
+pub const SHORT: [&str; 24] = [
     "pod killed",
     "pod hung",
     "engine hung",
@@ -30,6 +32,12 @@ pub const SHORT: [&str; 18] = [
     "config updated",
     "bad config",
     "clock stepped",
+    "waiting, pod killed",
+    "waiting, pool emptied",
+    "waiting, config updated",
+    "waiting, worker stuck",
+    "waiting, clients leave",
+    "overload",
     "colliding texts",
     "a prompt that breaks pods",
     "half-open requests",
@@ -65,6 +73,8 @@ pub fn all() -> impl Iterator<Item = Row> {
         pods::ROWS,
         metrics::ROWS,
         traps::ROWS,
+        waiting::ROWS,
+        overload::ROWS,
         module::ROWS,
         envoy::ROWS,
         clients::ROWS,
