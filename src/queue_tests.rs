@@ -9,18 +9,23 @@ use super::fake_host::host;
 use super::filter_tests::{destination, listed, post, request, tick, vm, wait, ROOT};
 use super::vm::Vm;
 use epp_core::config;
-use epp_core::flow::{
-    BandSpec, Fairness, FlowControl, Ordering, Partition, SaturationDetector, UsageLimit,
-};
-use epp_core::scheduling::{Needs, Pool};
+use epp_core::flow::{BandSpec, Fairness, FlowControl, Ordering, SaturationDetector, UsageLimit};
+use epp_core::scheduling::{Endpoint, InFlight, Needs};
 
 /// Requests that the pool takes.
 #[derive(Debug, Clone)]
 struct Capacity(Arc<AtomicUsize>);
 
+/// The endpoints of the pool.
+const ENDPOINTS: f64 = 2.0;
+
 impl SaturationDetector for Capacity {
-    fn saturation(&self, pool: &Pool, _: Partition) -> f64 {
-        let in_flight: u32 = pool.iter().map(|(slot, _)| pool.load(slot).requests).sum();
+    fn value(&self, _: &Endpoint, load: InFlight) -> Option<f64> {
+        Some(f64::from(load.requests))
+    }
+
+    fn saturation_at(&self, mean: f64) -> f64 {
+        let in_flight = mean * ENDPOINTS;
         let capacity = self.0.load(SeqCst);
         f64::from(u8::from(in_flight as usize >= capacity))
     }

@@ -1,4 +1,5 @@
-//! Times flow control's queues: a request that comes and goes at once, and one that goes while thousands wait.
+//! Times flow control: a request that comes and goes at once, one that goes while thousands wait, and how full the pool
+//! is.
 
 mod timing;
 
@@ -7,11 +8,11 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use epp_core::flow::{
-    Arrival, BandSpec, Fairness, FlowControl, Ordering, Partition, ProgramAware, Queues,
+    Arrival, BandSpec, Fairness, FlowControl, Meter, Ordering, ProgramAware, Queues, Saturation,
     SaturationDetector, Strategy, UsageLimit,
 };
 use epp_core::prefix::key::{Key, Secret};
-use epp_core::scheduling::{Needs, Pool};
+use epp_core::scheduling::{Endpoint, InFlight, Needs, Slot};
 use epp_core::time::Instant;
 use epp_core::ExchangeId;
 use timing::{criterion, measure};
@@ -21,7 +22,11 @@ use timing::{criterion, measure};
 struct Room;
 
 impl SaturationDetector for Room {
-    fn saturation(&self, _: &Pool, _: Partition) -> f64 {
+    fn value(&self, _: &Endpoint, _: InFlight) -> Option<f64> {
+        None
+    }
+
+    fn saturation_at(&self, _: f64) -> f64 {
         0.0
     }
 
@@ -133,8 +138,45 @@ fn queueing(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// How long it takes to measure how full a pool is: all of it, and after a request was sent to one of its endpoints.
+fn measuring(criterion: &mut Criterion) {
+    let text = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+featureGates: [flowControl]
+plugins: [{type: queue-scorer}, {name: pods, type: static-discovery, parameters: {endpoints: [{name: a, address: 10.0.0.1, port: 80}]}}]
+dataLayer: {discovery: {pluginRef: pods}}
+";
+    let control = epp_core::config::load(text)
+        .ok()
+        .and_then(|loaded| loaded.plan.flow);
+    let Some(FlowControl { detector, .. }) = control else {
+        return;
+    };
+    let mut group = criterion.benchmark_group("saturation");
+    for endpoints in [10, 100, 1_000] {
+        let mut pool = native_benches::pool(endpoints);
+        let name = format!("of {endpoints} endpoints");
+        measure(&mut group, &name, || Saturation::of(&*detector, &pool));
+        let mut meter = Meter::new(&detector);
+        meter.measure(&pool);
+        let mut requests = 0;
+        let name = format!("of {endpoints} endpoints, after a request");
+        measure(&mut group, &name, || {
+            requests = (requests + 1) % 50;
+            let load = InFlight {
+                requests,
+                ..InFlight::default()
+            };
+            pool.set_load(Slot(3), load);
+            meter.measure(&pool)
+        });
+    }
+    group.finish();
+}
+
 fn main() {
     let mut criterion = criterion();
     queueing(&mut criterion);
+    measuring(&mut criterion);
     criterion.final_summary();
 }

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use epp_core::flow::{
-    Arrival, BandSpec, Departure, Fairness, FlowControl, Ordering, Partition, ProgramAware, Queues,
+    Arrival, BandSpec, Departure, Fairness, FlowControl, Ordering, ProgramAware, Queues,
     SaturationDetector, Strategy, UsageLimit,
 };
-use epp_core::scheduling::{Needs, Pool};
+use epp_core::scheduling::{Endpoint, InFlight, Needs};
 use epp_core::time::Instant;
 use epp_core::ExchangeId;
 
@@ -31,7 +31,11 @@ mod model;
 struct Unused;
 
 impl SaturationDetector for Unused {
-    fn saturation(&self, _: &Pool, _: Partition) -> f64 {
+    fn value(&self, _: &Endpoint, _: InFlight) -> Option<f64> {
+        None
+    }
+
+    fn saturation_at(&self, _: f64) -> f64 {
         0.0
     }
 

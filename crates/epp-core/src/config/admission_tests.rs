@@ -187,3 +187,15 @@ fn with_flow_control_the_detector_filters_in_all_profiles() {
         "not twice"
     );
 }
+
+#[test]
+fn each_of_several_admitters_has_to_admit_a_request() {
+    let text = llm_d(
+        "plugins: [{type: static-objectives, parameters: {objectives: [{name: batch, priority: -1}]}}, {type: random-picker},
+  {name: usual, type: probabilistic-admitter}, {name: strict, type: probabilistic-admitter, parameters: {k: 1000000}}]
+",
+    );
+    let plan = loaded(&text).plan;
+    assert_eq!(plan.admission.admitters.len(), 2);
+    assert!(plan.needs.random);
+}

@@ -24,8 +24,8 @@ pub struct Admission {
     pub headers: AdmissionHeaders,
     /// Drops requests below priority 0 while it finds the pool full, in a plan without flow control.
     pub shed: Option<Arc<dyn SaturationDetector>>,
-    /// Drops some requests below priority 0, more of them the fuller the pool is.
-    pub admitter: Option<ProbabilisticAdmitter>,
+    /// Drop some requests below priority 0, more of them the fuller the pool is. All have to admit a request.
+    pub admitters: Vec<ProbabilisticAdmitter>,
     /// Whether the priority of a request is written into its body.
     pub propagates: bool,
 }
@@ -100,7 +100,7 @@ impl Admission {
 
     /// Returns whether any request may be dropped for its priority.
     pub fn may_drop(&self) -> bool {
-        self.shed.is_some() || self.admitter.is_some()
+        self.shed.is_some() || !self.admitters.is_empty()
     }
 
     /// Returns why a request with these headers and random bits is dropped at once, if it is. Requests of priority 0 and
@@ -114,7 +114,9 @@ impl Admission {
         if shed.any(|detector| detector.saturation(pool, Partition::All) >= 1.0) {
             return Some(Dropped::Shed);
         }
-        self.admitter.as_ref()?.drops(draw, pool)
+        // Each draws anew.
+        let mut admitters = (0..).zip(&self.admitters);
+        admitters.find_map(|(place, admitter)| admitter.drops(draw.rotate_left(place), pool))
     }
 }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{
-    Arrival, BandSpec, Departure, Fairness, FlowControl, Ordering, Partition, ProgramAware, Queues,
+    Arrival, BandSpec, Departure, Fairness, FlowControl, Ordering, ProgramAware, Queues,
     SaturationDetector, Strategy, UsageLimit,
 };
-use crate::scheduling::{Needs, Pool};
+use crate::scheduling::{Endpoint, InFlight, Needs};
 use crate::time::Instant;
 use crate::ExchangeId;
 
@@ -16,7 +16,11 @@ use crate::ExchangeId;
 struct Unused;
 
 impl SaturationDetector for Unused {
-    fn saturation(&self, _: &Pool, _: Partition) -> f64 {
+    fn value(&self, _: &Endpoint, _: InFlight) -> Option<f64> {
+        None
+    }
+
+    fn saturation_at(&self, _: f64) -> f64 {
         0.0
     }
 

@@ -61,7 +61,7 @@ pub fn mean(
 }
 
 /// Returns the endpoints that get requests: ejected ones only where there are no others.
-fn serving(pool: &Pool) -> Cow<'_, [Slot]> {
+pub(super) fn serving(pool: &Pool) -> Cow<'_, [Slot]> {
     let candidates = &pool.snapshot().candidates;
     if !candidates.is_empty() {
         return Cow::Borrowed(candidates);
@@ -70,7 +70,7 @@ fn serving(pool: &Pool) -> Cow<'_, [Slot]> {
     Cow::Owned(available.map(|(slot, _)| slot).collect())
 }
 
-fn is_in(pool: &Pool, slot: Slot, partition: Partition) -> bool {
+pub(super) fn is_in(pool: &Pool, slot: Slot, partition: Partition) -> bool {
     let stages = pool.stages(slot);
     match partition {
         Partition::All => true,

@@ -4,7 +4,7 @@ use super::dispatcher::Dispatcher;
 use super::exchange::Exchange;
 use super::reply::LocalReply;
 use super::{Effect, Picker};
-use crate::flow::{Dropped, Saturation};
+use crate::flow::Dropped;
 use crate::metrics::definitions::EVICTIONS;
 use crate::metrics::labels::Priority;
 use crate::scheduling::ScheduleError;
@@ -35,7 +35,7 @@ impl Picker {
             return;
         }
         let pool = dispatcher.endpoints.pool();
-        let saturation = Saturation::of(&*control.detector, pool).effective;
+        let saturation = flow.meter.measure(pool).effective;
         let (_, in_flight) = dispatcher.endpoints.in_flight();
         let (filled, grace) = ((saturation, in_flight as usize), control.eviction_grace);
         let now = dispatcher.clock.now();

@@ -18,7 +18,7 @@ use super::shares::{Backlog, Others};
 use super::tick::MAX_RELEASES_PER_TICK;
 use super::{Effect, Picker};
 use crate::config::settings::FailureMode;
-use crate::flow::{Arrival, Departure, Dropped, Evictions, FlowControl, Full, Queues, Saturation};
+use crate::flow::{Arrival, Departure, Dropped, Evictions, FlowControl, Full, Meter, Queues};
 use crate::metrics::labels::FlowOutcome;
 use crate::prefix::key::{Key, Secret};
 use crate::response::Usage;
@@ -42,6 +42,8 @@ const MAX_EXPIRED_PER_TICK: usize = 512;
 pub struct Flow {
     /// The requests that wait here.
     pub queues: Queues,
+    /// Measures how full the pool is.
+    pub(super) meter: Meter,
     /// Whether one was queued for which no dispatch was tried.
     has_arrived: bool,
     /// What waits in the other pickers.
@@ -57,18 +59,25 @@ pub struct Flow {
 impl Flow {
     /// Returns the flow control of a picker in which nothing waits.
     pub fn new(secret: Secret, control: Option<&FlowControl>) -> Self {
-        let mut queues = Queues::new(Key::Secret(secret));
-        if let Some(control) = control {
-            queues.reinstall(control);
-        }
-        Self {
-            queues,
+        let mut flow = Self {
+            queues: Queues::new(Key::Secret(secret)),
+            meter: Meter::default(),
             has_arrived: false,
             others: Others::default(),
             most_in_flight: None,
             yields_since: None,
             evictions: Evictions::default(),
+        };
+        if let Some(control) = control {
+            flow.install(control);
         }
+        flow
+    }
+
+    /// Installs the flow control of another plan.
+    pub(super) fn install(&mut self, control: &FlowControl) {
+        self.queues.reinstall(control);
+        self.meter = Meter::new(&control.detector);
     }
 
     /// Takes over what waits in the other pickers.
@@ -209,11 +218,11 @@ impl Dispatcher {
         self.flow.most_in_flight = self.share_of_places();
     }
 
-    fn share_of_places(&self) -> Option<f64> {
-        let control = self.plan.flow.as_ref()?;
+    fn share_of_places(&mut self) -> Option<f64> {
+        self.plan.flow.as_ref()?;
         let in_flight = self.endpoints.in_flight();
         let share = self.flow.others.share(&self.flow.queues, in_flight)?;
-        let saturation = Saturation::of(&*control.detector, self.endpoints.pool());
+        let saturation = self.flow.meter.measure(self.endpoints.pool());
         // As many as are in flight fill this much of the pool.
         let places = in_flight.1 / saturation.effective;
         let most = (share * places).ceil();
@@ -228,14 +237,11 @@ impl Dispatcher {
             // Those that wait under a former plan do no longer.
             return flow.queues.release(now);
         };
-        if self.endpoints.is_empty() {
+        if flow.queues.is_empty() || self.endpoints.is_empty() {
             return None;
         }
-        let saturation = Saturation::of(&*control.detector, self.endpoints.pool()).effective;
-        let in_flight = match flow.most_in_flight {
-            Some(_) => self.endpoints.in_flight().0,
-            None => 0.0,
-        };
+        let saturation = flow.meter.measure(self.endpoints.pool()).effective;
+        let in_flight = self.endpoints.loads.all_in_flight() as f64;
         let is_open = flow.queues.is_open(control, saturation);
         if flow.yields(in_flight, is_open, now) {
             return None;

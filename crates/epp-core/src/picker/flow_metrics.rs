@@ -143,9 +143,9 @@ impl Picker {
             }
             metrics.set_waiting(*priority, requests, bytes);
         }
-        let control = dispatcher.plan.flow.as_ref();
         let pool = dispatcher.endpoints.pool();
-        let saturation = control.map(|control| Saturation::of(&*control.detector, pool));
+        let meter = &mut dispatcher.flow.meter;
+        let saturation = dispatcher.plan.flow.as_ref().map(|_| meter.measure(pool));
         metrics.set_saturation(saturation);
     }
 }

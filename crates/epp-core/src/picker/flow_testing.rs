@@ -5,10 +5,8 @@ use std::time::Duration;
 
 use super::{Effect, ExchangeId, Head, Picker};
 use crate::config::{self, Plan};
-use crate::flow::{
-    BandSpec, Fairness, FlowControl, Ordering, Partition, SaturationDetector, UsageLimit,
-};
-use crate::scheduling::{Needs, Pool, Slot};
+use crate::flow::{BandSpec, Fairness, FlowControl, Ordering, SaturationDetector, UsageLimit};
+use crate::scheduling::{Endpoint, InFlight, Needs};
 use crate::time::Timestamp;
 
 /// The time at which the picker begins.
@@ -19,14 +17,12 @@ pub const START: Timestamp = Timestamp::from_nanos(1_000_000_000_000);
 struct Capacity(f64);
 
 impl SaturationDetector for Capacity {
-    fn saturation(&self, pool: &Pool, _: Partition) -> f64 {
-        let slots: Vec<Slot> = pool.iter().map(|(slot, _)| slot).collect();
-        let loads = slots.iter().map(|slot| pool.load(*slot));
-        let requests = loads.map(|load| f64::from(load.requests + load.unreported));
-        match slots.len() {
-            0 => 1.0,
-            count => requests.sum::<f64>() / (count as f64 * self.0),
-        }
+    fn value(&self, _: &Endpoint, load: InFlight) -> Option<f64> {
+        Some(f64::from(load.requests + load.unreported))
+    }
+
+    fn saturation_at(&self, mean: f64) -> f64 {
+        mean / self.0
     }
 
     fn needs(&self) -> Needs {

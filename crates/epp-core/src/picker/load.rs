@@ -51,6 +51,8 @@ pub struct EndpointLoad {
 #[derive(Debug, Default)]
 pub struct Loads {
     slots: Vec<Load>,
+    /// The requests of this picker in flight at all endpoints.
+    in_flight: usize,
     /// Whether a slot has [`Load::unreported`].
     has_unreported: bool,
 }
@@ -66,6 +68,7 @@ impl Loads {
             self.slots.resize(slot.index() + 1, Load::default());
         }
         if let Some(load) = self.slots.get_mut(slot.index()) {
+            self.in_flight = self.in_flight.saturating_sub(load.own.requests as usize);
             *load = Load {
                 tag,
                 tenure: load.tenure.wrapping_add(1),
@@ -79,6 +82,7 @@ impl Loads {
     /// The endpoint in this slot has left.
     pub fn remove(&mut self, slot: Slot) {
         if let Some(load) = self.slots.get_mut(slot.index()) {
+            self.in_flight = self.in_flight.saturating_sub(load.own.requests as usize);
             *load = Load {
                 tenure: load.tenure.wrapping_add(1),
                 ..Load::default()
@@ -95,6 +99,11 @@ impl Loads {
     pub fn in_flight(&self, slot: Slot) -> usize {
         let load = self.slots.get(slot.index());
         load.map_or(0, |load| load.own.requests as usize)
+    }
+
+    /// Returns how many requests of this picker are in flight at all endpoints.
+    pub fn all_in_flight(&self) -> usize {
+        self.in_flight
     }
 
     /// Returns whether the endpoint that a request was sent to is still there.
@@ -130,6 +139,7 @@ impl Loads {
         };
         if let Some(load) = self.slots.get_mut(slot.index()) {
             load.own.requests = load.own.requests.saturating_add(1);
+            self.in_flight += 1;
             load.own.unseen = load.own.unseen.saturating_add(u32::from(unseen));
             load.own.tokens = load.own.tokens.saturating_add(tokens);
             target.tenure = load.tenure;
@@ -167,12 +177,17 @@ impl Loads {
     }
 
     /// An endpoint has done its part of a request.
-    pub fn end(&mut self, mut target: Target, store: &mut EndpointStore) {
-        self.mark_seen(&mut target, store);
-        self.set_tokens(&mut target, None, store);
-        if let Some(load) = self.load_of(&target) {
-            load.own.requests = load.own.requests.saturating_sub(1);
+    pub fn end(&mut self, target: Target, store: &mut EndpointStore) {
+        let Some(load) = self.load_of(&target) else {
+            return;
+        };
+        let own = &mut load.own;
+        if target.unseen && load.scrapes == target.scrapes {
+            own.unseen = own.unseen.saturating_sub(1);
         }
+        own.tokens = own.tokens.saturating_sub(target.tokens.unwrap_or(0));
+        own.requests = own.requests.saturating_sub(1);
+        self.in_flight = self.in_flight.saturating_sub(1);
         self.show(target.slot, store);
     }
 

@@ -184,7 +184,7 @@ impl Picker {
             self.stop_reading_all();
         }
         if let Some(control) = &self.dispatcher.plan.flow {
-            self.dispatcher.flow.queues.reinstall(control);
+            self.dispatcher.flow.install(control);
         }
         self.log_changes(&before);
     }

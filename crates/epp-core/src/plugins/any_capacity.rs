@@ -1,7 +1,7 @@
 //! The saturation detector of the Gateway API Inference Extension before it had detectors as plugins.
 
-use crate::flow::{mean, Partition, SaturationDetector};
-use crate::scheduling::{Freshness, Needs, Pool};
+use crate::flow::SaturationDetector;
+use crate::scheduling::{Endpoint, Freshness, InFlight, Needs};
 
 /// Finds a pool full, or not: it is not while an endpoint with fresh metrics has no more than these of both.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,15 +22,16 @@ impl Default for AnyCapacity {
 }
 
 impl SaturationDetector for AnyCapacity {
-    fn saturation(&self, pool: &Pool, partition: Partition) -> f64 {
-        let full = mean(pool, partition, &|endpoint, _| {
-            let metrics = &endpoint.metrics;
-            let has_room = endpoint.freshness == Freshness::Fresh
-                && metrics.waiting.unwrap_or(0.0) <= self.queue
-                && metrics.kv_usage.unwrap_or(0.0) <= self.kv_usage;
-            Some(if has_room { 0.0 } else { 1.0 })
-        });
-        full.map_or(1.0, f64::floor)
+    fn value(&self, endpoint: &Endpoint, _: InFlight) -> Option<f64> {
+        let metrics = &endpoint.metrics;
+        let has_room = endpoint.freshness == Freshness::Fresh
+            && metrics.waiting.unwrap_or(0.0) <= self.queue
+            && metrics.kv_usage.unwrap_or(0.0) <= self.kv_usage;
+        Some(if has_room { 0.0 } else { 1.0 })
+    }
+
+    fn saturation_at(&self, mean: f64) -> f64 {
+        mean.floor()
     }
 
     fn needs(&self) -> Needs {

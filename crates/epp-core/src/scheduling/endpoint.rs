@@ -12,7 +12,9 @@ use super::role::RoleStages;
 
 /// An endpoint's place in the pool. It stays the same while the endpoint is a member, so that
 /// an endpoint's data (prefix blocks, requests in flight) can be kept in flat arrays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize,
+)]
 pub struct Slot(pub u32);
 
 impl Slot {
@@ -312,6 +314,9 @@ impl PoolSnapshot {
     }
 }
 
+/// Changes of loads that a pool remembers: those of a few requests.
+const MAX_CHANGED: usize = 32;
+
 /// The endpoints of one pool, each in its slot.
 #[derive(Debug, Clone, Default)]
 pub struct Pool {
@@ -322,6 +327,9 @@ pub struct Pool {
     stages: Vec<RoleStages>,
     /// Requests in flight, separate from the endpoints, because they change with each request.
     loads: Vec<InFlight>,
+    /// The slots whose loads were set last, and how often any was.
+    changed: [Slot; MAX_CHANGED],
+    changes: u64,
     /// Made when a decision needs it, and dropped once an endpoint may have changed.
     snapshot: OnceCell<PoolSnapshot>,
 }
@@ -376,6 +384,23 @@ impl Pool {
         if let Some(place) = self.loads.get_mut(slot.index()) {
             *place = load;
         }
+        if let Some(place) = self.changed.get_mut(self.changes as usize % MAX_CHANGED) {
+            *place = slot;
+        }
+        self.changes = self.changes.wrapping_add(1);
+    }
+
+    /// Returns how often a load was set.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Returns the slots whose loads were set since so many changes; `None` if these are too many to be known.
+    pub fn changed_since(&self, changes: u64) -> Option<impl Iterator<Item = Slot> + '_> {
+        let new = self.changes.wrapping_sub(changes);
+        let place = |change: u64| self.changed.get(change as usize % MAX_CHANGED).copied();
+        let known = (0..new).map(move |more| changes.wrapping_add(more));
+        (new <= MAX_CHANGED as u64).then(|| known.filter_map(place))
     }
 
     /// Returns what every decision reads, side by side.

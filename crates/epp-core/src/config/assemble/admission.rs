@@ -101,19 +101,22 @@ impl Assembly<'_> {
             of.objectives.clone()
         });
         let objectives = objectives.unwrap_or_default().of_pool(cluster);
-        let admitter = self.part(document, Capability::Admitter, &[], |of| of.admitter);
         let sheddable = objectives.any_sheddable();
+        let admitters = self.instances.iter().filter(|_| sheddable);
+        let admitters = admitters
+            .filter_map(|one| one.capabilities.admitter)
+            .collect();
         let admission = Admission {
             headers: self.admission_headers(document, &objectives),
             shed: self
                 .detector
                 .clone()
                 .filter(|_| sheddable && !document.flow_control),
-            admitter: admitter.filter(|_| sheddable),
+            admitters,
             propagates: document.propagates_priority && !objectives.is_empty(),
             objectives,
         };
-        if admission.admitter.is_some() {
+        if !admission.admitters.is_empty() {
             *needs = needs.union(ProbabilisticAdmitter::needs());
         }
         if let Some(detector) = self

@@ -28,11 +28,11 @@
 
 use std::sync::Arc;
 
-use crate::flow::{mean, Partition, SaturationDetector};
+use crate::flow::{rounded, SaturationDetector};
 use crate::plugins::keep::keep;
 use crate::plugins::producer::inflight_load;
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType};
-use crate::scheduling::{Cycle, Filter, InFlight, Needs, Pool, Slot};
+use crate::scheduling::{Cycle, Endpoint, Filter, InFlight, Needs, Slot};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -102,23 +102,25 @@ impl ConcurrencyDetector {
 }
 
 impl SaturationDetector for ConcurrencyDetector {
-    fn saturation(&self, pool: &Pool, partition: Partition) -> f64 {
-        let requests = |load: InFlight| f64::from(load.requests) + f64::from(load.unreported);
+    /// In requests, or in tokens if these alone count. All endpoints have the same limits, so that the mean over them is the
+    /// sum over the sum.
+    fn value(&self, _: &Endpoint, load: InFlight) -> Option<f64> {
+        let requests = f64::from(load.requests) + f64::from(load.unreported);
         // Those that other pickers have not reported yet cost as much as the others.
-        let tokens = |load: InFlight| {
-            let each = load.tokens as f64 / f64::from(load.requests.max(1));
-            load.tokens as f64 + each * f64::from(load.unreported)
-        };
-        // All endpoints have the same limits, so that the mean over them is the sum over the sum.
-        let (mean, limit) = match self.mode {
-            Mode::Requests => (mean(pool, partition, &|_, load| Some(requests(load))), self.requests),
-            Mode::Tokens => (mean(pool, partition, &|_, load| Some(tokens(load))), self.tokens),
-            Mode::Hybrid => {
-                let greater = |load| (requests(load) / self.requests).max(tokens(load) / self.tokens);
-                (mean(pool, partition, &|_, load| Some(greater(load))), 1.0)
-            }
-        };
-        mean.map_or(1.0, |mean| mean / limit)
+        let each = load.tokens as f64 / f64::from(load.requests.max(1));
+        let tokens = load.tokens as f64 + each * f64::from(load.unreported);
+        Some(match self.mode {
+            Mode::Requests => requests,
+            Mode::Tokens => tokens.round(),
+            Mode::Hybrid => rounded(requests.max(tokens / self.tokens * self.requests)),
+        })
+    }
+
+    fn saturation_at(&self, mean: f64) -> f64 {
+        match self.mode {
+            Mode::Tokens => mean / self.tokens,
+            Mode::Requests | Mode::Hybrid => mean / self.requests,
+        }
     }
 
     fn needs(&self) -> Needs {

@@ -21,9 +21,9 @@
 use std::sync::Arc;
 
 use crate::config::value::{Fields, Kind, Node, Path};
-use crate::flow::{Partition, SaturationDetector};
+use crate::flow::{Part, Partition, SaturationDetector};
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Reference};
-use crate::scheduling::{Needs, Pool};
+use crate::scheduling::{Endpoint, InFlight, Needs};
 
 /// The plugin type.
 pub const TYPE: PluginType = PluginType {
@@ -46,17 +46,20 @@ const STAGES: &str = "stages";
 #[derive(Debug)]
 struct MaxSaturation {
     /// Each with the partition that it is restricted to.
-    detectors: Vec<(Arc<dyn SaturationDetector>, Option<Partition>)>,
+    detectors: Vec<Part>,
 }
 
 impl SaturationDetector for MaxSaturation {
-    fn saturation(&self, pool: &Pool, partition: Partition) -> f64 {
-        let detectors = self.detectors.iter();
-        let measuring = detectors.filter(|(_, only)| {
-            partition == Partition::All || only.is_none_or(|only| only == partition)
-        });
-        let saturations = measuring.map(|(detector, _)| detector.saturation(pool, partition));
-        saturations.fold(0.0, f64::max)
+    fn value(&self, _: &Endpoint, _: InFlight) -> Option<f64> {
+        None
+    }
+
+    fn saturation_at(&self, mean: f64) -> f64 {
+        mean
+    }
+
+    fn parts(&self) -> &[Part] {
+        &self.detectors
     }
 
     fn needs(&self) -> Needs {

@@ -2,8 +2,8 @@
 //! endpoints with room in both.
 //!
 //! The saturation of an endpoint is the greater of queue ÷ `queueDepthThreshold` and KV-cache utilization ÷
-//! `kvCacheUtilThreshold`; that of the pool is the mean over its endpoints, and 1 without any. The queue is the waiting
-//! count of the metrics page, or, where that is more, what this Envoy has in flight there beyond the running count: so
+//! `kvCacheUtilThreshold`, at most 100; that of the pool is the mean over its endpoints, and 1 without any. The queue is
+//! the waiting count of the metrics page, or, where that is more, what this Envoy has in flight there beyond the running count: so
 //! requests count from when they are sent, not from the next page on. At a saturation of 1, requests below priority 0
 //! are dropped; with the feature gate `flowControl`, requests wait. It is the detector where the document names none,
 //! except under the Gateway API Inference Extension's `apiVersion` without that gate.
@@ -29,12 +29,12 @@
 use std::sync::Arc;
 
 use crate::config::value::Node;
-use crate::flow::{mean, Partition, SaturationDetector};
+use crate::flow::{rounded, SaturationDetector};
 use crate::plugins::keep::{keep, metric};
 use crate::plugins::producer::inflight_load;
 use crate::plugins::{Build, Capabilities, Capability, Parity, PluginType, Standing};
 use crate::scheduling::{
-    Basis, Cycle, DecisionMode, Endpoint, Filter, Freshness, InFlight, Needs, Pool, Slot,
+    Basis, Cycle, DecisionMode, Endpoint, Filter, Freshness, InFlight, Needs, Slot,
 };
 
 /// The plugin type.
@@ -49,6 +49,9 @@ pub const TYPE: PluginType = PluginType {
         parameters: &[("metricsStalenessThreshold", Standing::NoEffect(STALENESS))],
     },
 };
+
+/// The saturation that one endpoint has at most.
+const MOST: f64 = 100.0;
 
 /// Why the threshold for stale metrics has no effect.
 pub const STALENESS: &str = "metrics are stale by stalenessThreshold of metrics-data-source";
@@ -83,15 +86,6 @@ impl UtilizationDetector {
         }
     }
 
-    fn of(&self, endpoint: &Endpoint, load: InFlight) -> Option<f64> {
-        if endpoint.freshness != Freshness::Fresh {
-            return (self.stale == Stale::Saturated).then_some(1.0);
-        }
-        let metrics = &endpoint.metrics;
-        let sent = f64::from(load.requests) + f64::from(load.unreported);
-        let queue = metrics.waiting.unwrap_or(0.0).max(sent - metrics.running.unwrap_or(0.0));
-        Some((queue / self.queue).max(metrics.kv_usage.unwrap_or(0.0) / self.kv_usage))
-    }
 }
 
 fn build(build: &mut Build<'_, '_>) -> Capabilities {
@@ -117,8 +111,20 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
 }
 
 impl SaturationDetector for UtilizationDetector {
-    fn saturation(&self, pool: &Pool, partition: Partition) -> f64 {
-        mean(pool, partition, &|endpoint, load| self.of(endpoint, load)).unwrap_or(1.0)
+    /// In requests of a queue, of which whole numbers add up exactly.
+    fn value(&self, endpoint: &Endpoint, load: InFlight) -> Option<f64> {
+        if endpoint.freshness != Freshness::Fresh {
+            return (self.stale == Stale::Saturated).then_some(self.queue);
+        }
+        let metrics = &endpoint.metrics;
+        let sent = f64::from(load.requests) + f64::from(load.unreported);
+        let queue = metrics.waiting.unwrap_or(0.0).max(sent - metrics.running.unwrap_or(0.0));
+        let kv_usage = metrics.kv_usage.unwrap_or(0.0) / self.kv_usage * self.queue;
+        Some(rounded(queue.max(kv_usage).min(MOST * self.queue)))
+    }
+
+    fn saturation_at(&self, mean: f64) -> f64 {
+        mean / self.queue
     }
 
     fn needs(&self) -> Needs {
