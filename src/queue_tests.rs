@@ -150,7 +150,7 @@ fn one_that_has_waited_long_enough_gets_its_reply_from_a_tick() {
 #[test]
 fn a_reply_to_another_request_waits_for_a_tick_unless_that_request_has_ended() {
     // No endpoint is left for a third request, whatever the pool takes.
-    let filter = "- {type: concurrency-detector, parameters: {maxConcurrency: 1}}";
+    let filter = "- {type: concurrency-detector, parameters: {maxConcurrency: 1, failOpen: false}}";
     for (gone, expected) in [(false, vec![12]), (true, vec![])] {
         let (mut vm, capacity) = queueing_by(2, filter);
         for (id, action) in [
