@@ -40,7 +40,7 @@ const TTL: Duration = Duration::from_secs(2);
 const MAX_WAIT: &str = "0.1";
 
 /// The lower priority's requests wait for longer than this, half of them at least, and the higher one's do not, but for one of
-/// a hundred, on a machine that is busy with other things as well.
+/// ten, on a machine that is busy with other things as well.
 const LONG_WAIT: &str = "0.5";
 
 /// The greatest difference between what two tenants get.
@@ -102,8 +102,7 @@ fn of(ended: &Ended, wanted: Class) -> impl Iterator<Item = &Sent> {
 /// The higher priority hardly waits, and the others wait for it. How long exactly is a matter of time, which the short form,
 /// on a busy machine, does not judge.
 fn judge_waits(measured: &mut Measured, [high, low]: &[Waits; 2]) {
-    let few = 0.01 * high.all;
-    measured.require(high.all >= 200.0 && high.long <= few, || {
+    measured.require(high.all >= 200.0 && high.long <= 0.1 * high.all, || {
         let Waits { long, all, .. } = high;
         format!("{long} of {all} of the higher priority waited for longer than {LONG_WAIT} s")
     });
@@ -115,7 +114,7 @@ fn judge_waits(measured: &mut Measured, [high, low]: &[Waits; 2]) {
         "{:.1} % of the higher priority waited for {MAX_WAIT} s at most",
         100.0 * high.quick / high.all
     );
-    if high.all - high.quick > few {
+    if high.all - high.quick > 0.01 * high.all {
         measured.late.get_or_insert_with(|| text.clone());
     }
     measured.note(text);
