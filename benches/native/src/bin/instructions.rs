@@ -15,10 +15,12 @@ use properties::collisions;
 type BoxError = Box<dyn std::error::Error>;
 
 /// The cases: name, number of endpoints, requests.
-const CASES: [(&str, usize, Requests); 7] = [
+const CASES: [(&str, usize, Requests); 9] = [
     ("short-10", 10, Requests::Same(4 << 10)),
     ("short-100", 100, Requests::Same(4 << 10)),
     ("short-1000", 1_000, Requests::Same(4 << 10)),
+    ("gated-100", 100, Requests::Gated),
+    ("gated-1000", 1_000, Requests::Gated),
     ("long-100", 100, Requests::Same(220 << 10)),
     ("cold-100", 100, Requests::New(64 << 10)),
     ("list-random", 1, Requests::List(random)),
@@ -30,6 +32,8 @@ const CASES: [(&str, usize, Requests); 7] = [
 enum Requests {
     /// Prompts of this many bytes, which repeat.
     Same(usize),
+    /// Prompts of 4 KiB, which repeat, under flow control in a pool that is not full.
+    Gated,
     /// Prompts of this many bytes that were not sent before.
     New(usize),
     /// Lists of short prompts, more than the index holds for an endpoint: each is evicted before it is sent
@@ -63,6 +67,13 @@ schedulingProfiles:
   - {pluginRef: prefix-cache-scorer}
 ";
 
+/// Flow control, before the other plugins of a document.
+const GATE: &str = "
+featureGates: [flowControl]
+flowControl: {saturationDetector: {pluginRef: concurrency-detector}}
+plugins:
+- {type: concurrency-detector}";
+
 const PAGE: &str = include_str!("../../../../tests/fixtures/vllm-0.32/metrics_busy.txt");
 
 fn main() -> ExitCode {
@@ -86,11 +97,16 @@ fn run(case: Option<&str>, count: Option<&str>) -> Result<(), BoxError> {
         Requests::List(_) => LISTS.to_owned(),
         _ => std::fs::read_to_string("examples/full.yaml")?,
     };
+    let document = match requests {
+        Requests::Gated => document.replacen("\nplugins:", GATE, 1),
+        _ => document,
+    };
     let mut picker = picker(&document, *endpoints)?;
     let mut bodies: Vec<Vec<u8>> = match requests {
         Requests::Same(bytes) | Requests::New(bytes) => {
             (0..PROMPTS).map(|prompt| body(*bytes, prompt)).collect()
         }
+        Requests::Gated => (0..PROMPTS).map(|prompt| body(4 << 10, prompt)).collect(),
         Requests::List(texts) => lists(&texts(PROMPTS * PROMPTS_PER_LIST)),
     };
     let path: &str = match requests {
