@@ -11,6 +11,8 @@ import sys
 import tarfile
 
 SUMS = "SHA256SUMS"
+# The chart has another file of this name, with templates.
+VALUES = "epp-wasm/values.yaml"
 
 
 def sha256(data):
@@ -63,7 +65,7 @@ def chart(change, behind=b"", form=tarfile.USTAR_FORMAT):
 
 def values(change):
     def of(entries):
-        return [(entry, change(content.decode()).encode() if entry.name.endswith("values.yaml") else content)
+        return [(entry, change(content.decode()).encode() if entry.name == VALUES else content)
                 for entry, content in entries]
     return chart(of)
 
@@ -128,7 +130,7 @@ CASES = {
     "link": (more("notes", lambda path: path.symlink_to(SUMS)), "notes: not a file"),
     "image's digest in a comment": (values(commented), "names another image"),
     "two images": (values(lambda text: text + "'image': oci://a@sha256:" + 64 * "1" + "\n"), "2 lines with image"),
-    "no values": (chart(lambda entries: [one for one in entries if "values" not in one[0].name]), "values.yaml is missing"),
+    "no values": (chart(lambda entries: [one for one in entries if one[0].name != VALUES]), "values.yaml is missing"),
     "entry twice": (chart(lambda entries: entries + entries[-1:]), "stands there twice"),
     "entry outside": (chart(lambda entries: entries + [entry("epp-wasm/../../notes")]), "points outside"),
     "entry above": (chart(lambda entries: entries + [entry("../notes")]), "points outside"),
@@ -138,6 +140,9 @@ CASES = {
     "linked entry": (chart(lambda entries: entries + [entry("epp-wasm/a", b"", tarfile.SYMTYPE)]), "no plain file"),
     "extended header": (chart(lambda entries: entries + [entry("epp-wasm/" + 300 * "a")], form=tarfile.PAX_FORMAT),
                         "no plain file"),
+    "GNU's header": (chart(lambda entries: entries, form=tarfile.GNU_FORMAT), "no plain file"),
+    "GNU's long name": (chart(lambda entries: entries + [entry("././@LongLink", b"epp-wasm/a\0", tarfile.GNUTYPE_LONGNAME),
+                                                         entry("epp-wasm/b")]), "no plain file"),
     "hidden behind": (chart(lambda entries: entries, behind=b"x" * 512), "behind its last file"),
     "blob of nothing": (with_image, "contains other files"),
     "subject twice": (statement(subject_twice), "stands there twice"),
