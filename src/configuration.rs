@@ -6,11 +6,9 @@ use epp_core::config::value::Problem;
 use epp_core::config::{self, Loaded, Plan};
 use epp_core::metrics::definitions::BUILD_INFO;
 use epp_core::metrics::labels::Build;
+use epp_envoy::logging::{log_problems, MAX_PROBLEMS};
 use epp_sync::{Sharing, Store, BUILD};
 use tested_envoys::{Version, TESTED, TESTED_TEXT};
-
-/// Problems of a document that are logged.
-const MAX_PROBLEMS: usize = 20;
 
 /// Returns what is in the configuration of the current root context; `None` if it is not valid, which is logged.
 pub fn load() -> Option<Loaded> {
@@ -26,20 +24,6 @@ pub fn load() -> Option<Loaded> {
             );
             None
         }
-    }
-}
-
-fn log_problems(level: log::Level, kind: &str, problems: &[Problem]) {
-    let (logged, more) = problems.split_at(problems.len().min(MAX_PROBLEMS));
-    for problem in logged {
-        log::log!(level, "{kind}EndpointPickerConfig: {problem}");
-    }
-    if !more.is_empty() {
-        let more = more.len();
-        log::log!(
-            level,
-            "{kind}EndpointPickerConfig: {more} more; eppctl check lists all"
-        );
     }
 }
 

@@ -9,6 +9,7 @@ use super::stream::Stream;
 use epp_core::picker::{ById, Effect, LocalReply, Picker, Route};
 use epp_core::plugins::proxy::envoy_proxy::Requests;
 use epp_core::protocol::DROPPED_REASON_HEADER;
+use epp_envoy::logging;
 
 impl Pool {
     /// Carries out the picker's effects. `current` is the context whose callback runs. Returns whether
@@ -33,7 +34,7 @@ impl Pool {
             if let Effect::Fetch { id, fetch, timeout } = effect {
                 self.fetch(id, fetch, timeout);
             } else if let Effect::Log { level, text } = effect {
-                super::host::log(level, &text);
+                logging::log(level, &text);
             } else if let Some(stream) = streams.get_mut(&context) {
                 if context == current {
                     replied |= stream.carry_out(&effect, &mut self.picker, self.now);

@@ -1,10 +1,10 @@
 //! Envoy's shared data as a store, its metrics, and its log.
 
 use super::abi::{self, MetricKind, Status};
-use epp_core::findings::Level;
 use epp_core::metrics::definitions::{Counter, Gauge};
 use epp_core::metrics::labels::{Labels, NoPool};
 use epp_core::metrics::{self, MetricId, MetricUpdate};
+use epp_envoy::logging;
 use epp_sync::Store;
 
 /// Envoy's shared data, which all VMs of this vm_id reach.
@@ -89,27 +89,11 @@ impl log::Log for Log {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        let level = match record.level() {
-            log::Level::Trace => 0,
-            log::Level::Debug => 1,
-            log::Level::Info => 2,
-            log::Level::Warn => 3,
-            log::Level::Error => 4,
-        };
+        let level = logging::number(record.level());
         let _: Result<(), Status> = abi::log(level, &record.args().to_string());
     }
 
     fn flush(&self) {}
-}
-
-/// Writes a picker's line into Envoy's log.
-pub fn log(level: Level, text: &str) {
-    let level = match level {
-        Level::Error => log::Level::Error,
-        Level::Warning => log::Level::Warn,
-        Level::Info => log::Level::Info,
-    };
-    log::log!(level, "{text}");
 }
 
 /// Sends log lines to Envoy, whose own level says which of them are written.

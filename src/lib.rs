@@ -30,7 +30,6 @@ mod page;
 mod pool;
 mod shown;
 mod stream;
-mod timer;
 mod upstream;
 mod vm;
 
@@ -52,3 +51,5 @@ mod page_tests;
 mod queue_tests;
 #[cfg(test)]
 mod reload_tests;
+#[cfg(test)]
+mod timer_tests;

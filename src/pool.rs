@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::abi::{self, Map, Status};
-use super::callout::{Call, CalloutBody};
+use super::callout::{self, CalloutBody};
 use super::delivery::{Delivery, FirstByteProbes};
 use super::guard::{self, Callback};
 use super::headers::Pairs;
@@ -16,6 +16,7 @@ use epp_core::picker::{Effect, ExchangeId, Fetch, FetchId, HostState, LocalReply
 use epp_core::plugins::proxy::envoy_proxy::Requests;
 use epp_core::prefix::key::Secret;
 use epp_core::time::Timestamp;
+use epp_envoy::fetch::{self, Call};
 use epp_sync::Sharing;
 
 /// A root context replaces the active one once that has not ticked for this many of its own ticks.
@@ -366,7 +367,7 @@ impl Pool {
     pub(super) fn fetch(&mut self, id: FetchId, fetch: Fetch, timeout: Duration) {
         let timeout = timeout.as_millis() as u64;
         let call = Call::new(self.picker.plan(), &fetch);
-        match call.and_then(|call| call.begin(timeout)) {
+        match call.and_then(|call| callout::begin(&call, timeout)) {
             Ok(token) => {
                 self.fetches.insert(token, (id, fetch));
             }
@@ -376,12 +377,13 @@ impl Pool {
 
     /// A callout has ended.
     pub fn called_back(&mut self, token: u32, headers: usize, size: usize) {
-        let Some((id, fetch)) = self.fetches.remove(&token) else {
+        let Some((id, fetched)) = self.fetches.remove(&token) else {
             return;
         };
         let mut body = CalloutBody { size };
         let result = body.check(headers);
-        let result = result.and_then(|()| body.fetched(self.picker.plan(), &fetch));
+        let plan = self.picker.plan();
+        let result = result.and_then(|()| fetch::fetched(plan, &fetched, &mut body));
         let now = self.read_clock();
         self.picker.fetched(now, id, result);
     }

@@ -2,6 +2,7 @@
 
 use super::abi::{self, Map};
 use epp_core::picker::{ResponseOrigin, Upstream};
+use epp_envoy::origin;
 
 /// Returns the origin of the response to the current request, as Envoy reports it.
 pub fn upstream() -> Upstream {
@@ -9,7 +10,7 @@ pub fn upstream() -> Upstream {
     // A third question, where something is wrong.
     let details = || abi::property("response\0code_details").ok().flatten();
     let origin = match status {
-        Some(500..) => details().map_or(ResponseOrigin::Endpoint, |details| origin_of(&details)),
+        Some(500..) => details().map_or(ResponseOrigin::Endpoint, |details| origin::of(&details)),
         _ => ResponseOrigin::Endpoint,
     };
     let server = abi::property("upstream\0address").ok().flatten();
@@ -36,55 +37,4 @@ fn status() -> Option<u16> {
         .as_deref()
         .and_then(|status| std::str::from_utf8(status).ok());
     status?.parse().ok().filter(|status| *status > 0)
-}
-
-/// Returns the origin of a response with these details (Envoy's `response.code_details`).
-fn origin_of(details: &[u8]) -> ResponseOrigin {
-    // `upstream_reset_before_response_started{remote_connection_failure|…}`.
-    let reset = b"upstream_reset_before_response_started{";
-    let cause = details.strip_prefix(reset).unwrap_or_default();
-    let ends = |byte: &u8| matches!(byte, b'|' | b'}' | b',');
-    match cause.split(ends).next().unwrap_or_default() {
-        _ if details == b"via_upstream" => ResponseOrigin::Endpoint,
-        _ if details == b"no_healthy_upstream" => ResponseOrigin::NoEndpoint,
-        b"connection_failure"
-        | b"local_connection_failure"
-        | b"remote_connection_failure"
-        | b"connection_timeout" => ResponseOrigin::Unreachable,
-        b"overflow" => ResponseOrigin::Overflow,
-        _ => ResponseOrigin::Proxy,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn envoys_response_details_distinguish_refused_connections() {
-        let reset = "upstream_reset_before_response_started";
-        for (details, origin) in [
-            ("via_upstream", ResponseOrigin::Endpoint),
-            ("no_healthy_upstream", ResponseOrigin::NoEndpoint),
-            ("response_timeout", ResponseOrigin::Proxy),
-            ("upstream_per_try_timeout", ResponseOrigin::Proxy),
-        ] {
-            assert_eq!(origin_of(details.as_bytes()), origin, "{details}");
-        }
-        for (cause, origin) in [
-            (
-                "remote_connection_failure|delayed_connect_error:_111",
-                ResponseOrigin::Unreachable,
-            ),
-            ("local_connection_failure", ResponseOrigin::Unreachable),
-            ("connection_timeout", ResponseOrigin::Unreachable),
-            ("connection_failure,TLS_error", ResponseOrigin::Unreachable),
-            ("connection_termination", ResponseOrigin::Proxy),
-            ("remote_reset|connection_failure", ResponseOrigin::Proxy),
-            ("overflow", ResponseOrigin::Overflow),
-        ] {
-            let details = format!("{reset}{{{cause}}}");
-            assert_eq!(origin_of(details.as_bytes()), origin, "{details}");
-        }
-    }
 }

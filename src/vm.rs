@@ -10,12 +10,12 @@ use super::abi::{self, Action, BodyAction, Status};
 use super::guard::{self, Callback};
 use super::pool::Pool;
 use super::stream::Stream;
-use super::timer::Timer;
 use epp_core::config::Loaded;
 use epp_core::metrics::definitions::REJECTED_CONFIGURATIONS;
 use epp_core::picker::ById;
 use epp_core::picker::ExchangeId;
 use epp_core::picker::Memory;
+use epp_sync::Timer;
 
 /// Consecutive ticks that may panic before held requests are released: no longer than a body is waited
 /// for (five seconds, with the default `bodyTimeout`).

@@ -6,7 +6,7 @@
 //! access the store.
 //!
 //! The crate may use `epp-core`, and a host only through a [`Store`], of which there are two: Envoy's shared data
-//! (in the wasm module) and [`InProcess`]. It uses no clock: time is counted in ticks of 50 ms.
+//! (in the wasm module) and [`InProcess`] (in the dynamic module). It uses no clock: time is counted in ticks of 50 ms.
 //!
 //! The keys under `epp-wasm/VERSION/PLUGIN/CLUSTER/` are:
 //!
@@ -55,9 +55,11 @@ pub mod shared;
 mod sharing;
 pub mod snapshot;
 mod store;
+mod timer;
 
 pub use sharing::Sharing;
 pub use store::{InProcess, Store};
+pub use timer::Timer;
 
 /// The key of the build of the module whose picker has started last, as it is logged.
 pub const BUILD: &str = "epp-wasm/build";

@@ -6,7 +6,10 @@
 
 mod columns;
 mod html;
+mod serving;
 mod verdict;
+
+pub use serving::{Request, Response};
 
 use std::time::Duration;
 

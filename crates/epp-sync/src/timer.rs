@@ -1,4 +1,4 @@
-//! The period of a root context's timer: 50 ms for ticks, and 10 ms while workers have something to exchange in
+//! The period of the timer that drives a picker and its sharing: 50 ms for ticks, and 10 ms while workers have something to exchange in
 //! between. It is no shorter than necessary, because each firing wakes a thread of Envoy's.
 
 /// The time from one tick to the next, in milliseconds: all workers have a peer's placements and new metrics
@@ -16,7 +16,7 @@ const EXCHANGES_PER_TICK: u32 = TICK_MS / EXCHANGE_MS;
 /// not change its period each time.
 const IDLE_TICKS: u32 = 20;
 
-/// A root context's timer.
+/// The timer of one picker, or of several that tick together.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Timer {
     /// Whether it fires between ticks as well.
@@ -61,11 +61,6 @@ impl Timer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::abi::Action;
-    use crate::fake_host::host;
-    use crate::filter_tests::{listed, request, vm, ROOT};
-    use crate::vm::Vm;
-
     #[test]
     fn with_nothing_to_exchange_each_firing_is_a_tick() {
         let mut timer = Timer::default();
@@ -93,36 +88,5 @@ mod tests {
         };
         assert_eq!((calm, period), (20, 50));
         assert!(timer.fire());
-    }
-
-    #[test]
-    fn the_timer_fires_between_ticks_only_while_workers_have_something_in_flight() {
-        let mut workers = [vm(&listed("queue-scorer", "")), Vm::default()];
-        assert!(workers[1].configure(ROOT));
-        let fire = |workers: &mut [Vm]| {
-            let periods = workers.iter_mut().map(|vm| {
-                host(|host| host.period = 0);
-                vm.on_timer(ROOT);
-                host(|host| host.period)
-            });
-            periods.collect::<Vec<u32>>()
-        };
-        for (id, vm) in (10..).zip(&mut workers) {
-            request(&[(":path", "/v1/models"), (":method", "GET")]);
-            assert_eq!(vm.request_headers(id, true), Action::Continue);
-        }
-        let begun: Vec<u32> = (0..5).flat_map(|_| fire(&mut workers)).collect();
-        assert_eq!(begun.iter().filter(|period| **period == 10).count(), 2);
-        for (id, vm) in (10..).zip(&mut workers) {
-            vm.delete(id);
-        }
-        let ended: Vec<u32> = (0..200).flat_map(|_| fire(&mut workers)).collect();
-        assert_eq!(
-            ended
-                .iter()
-                .filter(|period| **period != 0)
-                .collect::<Vec<_>>(),
-            [&50, &50]
-        );
     }
 }
