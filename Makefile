@@ -13,16 +13,18 @@ override ENVOY := $(abspath $(ENVOY))
 EPP_WASM := $(CURDIR)/target/epp_wasm.wasm
 # The module with fault injection (src/fault.rs), for tests.
 EPP_WASM_FAULTS := $(CURDIR)/target/epp_wasm_faults.wasm
+# The dynamic module that `make module` builds.
+EPP_MODULE := $(CURDIR)/target/libepp.so
 # The Python packages of `make clients`.
 CLIENTS := $(CURDIR)/target/tools/clients
-export ENVOY EPP_WASM EPP_WASM_FAULTS CLIENTS
+export ENVOY EPP_WASM EPP_WASM_FAULTS EPP_MODULE CLIENTS
 
 # Per fuzz target: longer runs find nothing new.
 FUZZ_SECONDS ?= 600
 export FUZZ_SECONDS
 
 .PHONY: help run test test-host test-faults faults-report fuzz bench compare bench-report balancing check
-.PHONY: wasm wasm-faults envoy clients generate eppctl reproducible image prometheus browser chart-check crds
+.PHONY: wasm wasm-faults module envoy clients generate eppctl reproducible image prometheus browser chart-check crds
 .PHONY: dist dist-reproducible
 .PHONY: clean toolchain
 # Targets share target/ and two cores, so they do not run in parallel.
@@ -36,7 +38,7 @@ run: wasm envoy ## Run the demo: four simulated model servers behind Envoy; ARGS
 	@cargo run --quiet --locked --package demo -- $(ARGS)
 
 # The last three are for the tests of envoy/.
-test: wasm wasm-faults envoy clients crds prometheus browser ## Run all tests: unit, end to end on a real Envoy, a smoke test with func-e
+test: wasm wasm-faults module envoy clients crds prometheus browser ## Run all tests: unit, end to end on a real Envoy, a smoke test with func-e
 	@scripts/test
 	@scripts/func-e-smoke
 	cargo run --quiet --locked --package faults -- --short
@@ -85,6 +87,9 @@ wasm: toolchain ## Build the module: target/epp_wasm.wasm
 
 wasm-faults: toolchain ## Build the module with fault injection, for tests: target/epp_wasm_faults.wasm
 	@scripts/wasm build epp-wasm $(EPP_WASM_FAULTS) fault-injection
+
+module: toolchain ## Build the dynamic module for this machine's processor: target/libepp.so (docs/hosts.md)
+	@scripts/module $(EPP_MODULE)
 
 envoy: ## Install Envoy into target/tools, or check the one at ENVOY=path
 	@scripts/envoy

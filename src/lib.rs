@@ -5,7 +5,8 @@
 //! properties, the clock.
 //!
 //! The crate may use `epp-core`, `epp-sync` (over Envoy's shared data), `epp-envoy` (what tools for Envoy need, too)
-//! and `status-page`. It is the only one with unsafe code, and the only one that knows proxy-wasm.
+//! and `status-page`. With `epp-module`, the other host, it is the only one with unsafe code, and the only one that knows
+//! proxy-wasm.
 
 #![cfg(any(target_arch = "wasm32", test))]
 // So that a failed allocation panics, which is caught, where it would trap otherwise (guard.rs).

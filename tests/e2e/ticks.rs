@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::client::get;
 use crate::proxy::Proxy;
+use envoy_harness::host::Host;
 
 /// Heartbeats of a VM among which one came with a tick: while requests are in flight, at most four come between
 /// two ticks.
@@ -71,9 +72,19 @@ fn cell<'a>(row: &'a str, class: &str) -> Option<&'a str> {
     text.split('<').next()
 }
 
-/// Waits until this many VMs share and use the same secret. What is placed before that may be lost. No request
-/// may be in flight.
+/// Returns how many pickers the pools of an Envoy have, of which there are this many with the wasm module: one for each
+/// worker and one for the main thread, which the dynamic module does without.
+pub fn pickers(proxy: &Proxy, count: usize) -> usize {
+    match proxy.setup.host {
+        Host::Wasm => count,
+        Host::Module => count * proxy.setup.workers / (proxy.setup.workers + 1),
+    }
+}
+
+/// Waits until this many VMs ([`pickers`]) share and use the same secret. What is placed before that may be lost. No
+/// request may be in flight.
 pub fn wait_until_vms_share(proxy: &Proxy, count: usize) {
+    let count = pickers(proxy, count);
     proxy.wait_until("all VMs share", || vms(proxy).len() == count);
     wait_for_heartbeats(proxy, HEARTBEATS_PER_SECOND, "all VMs use the same secret");
 }

@@ -60,8 +60,9 @@ fn requests_in_flight_are_counted_over_all_workers_until_they_end() {
     let proxy = setup.start();
     let in_flight = || proxy.counted("llm_d_epp_inflight_requests");
     wait_until_vms_share(&proxy, 5);
+    let sharing = ticks::pickers(&proxy, 5) as u64;
     proxy.wait_until("a gauge counts them", || {
-        proxy.counted("epp_wasm_sharing_vms") == 5
+        proxy.counted("epp_wasm_sharing_vms") == sharing
     });
     let hang = |hang| {
         let faults = Faults {

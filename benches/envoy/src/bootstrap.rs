@@ -25,7 +25,10 @@ pub struct Ports {
 pub fn bootstrap(setup: &Setup<'_>, ports: &Ports) -> Result<Value, BoxError> {
     let mut filters = Vec::new();
     if let Some((file, config)) = setup.case.module(setup.config)? {
-        filters.push(wasm(&file, &config));
+        filters.push(match file.ends_with(".so") {
+            true => dynamic_module(&file, &config),
+            false => wasm(&file, &config),
+        });
     }
     let mut clusters = vec![pool(setup), cluster("prometheus_stats", &[ports.admin])];
     if let Some(picker) = setup.picker.filter(|_| setup.case == Case::Epp) {
@@ -97,6 +100,19 @@ fn wasm(file: &str, config: &str) -> Value {
     typed(
         "envoy.filters.http.wasm",
         "filters.http.wasm.v3.Wasm",
+        config,
+    )
+}
+
+fn dynamic_module(file: &str, config: &str) -> Value {
+    let config = json!({
+        "dynamic_module_config": {"module": {"local": {"filename": file}}},
+        "filter_name": "bench",
+        "filter_config": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": config},
+    });
+    typed(
+        "envoy.filters.http.dynamic_modules",
+        "filters.http.dynamic_modules.v3.DynamicModuleFilter",
         config,
     )
 }

@@ -45,8 +45,8 @@ pub struct Compare {
     /// Requests per second in an open loop; without it a closed loop.
     #[arg(long)]
     rate: Option<u64>,
-    /// Cases to run: plain, noop, epp-wasm, ring-hash, the file of another build of the filter
-    /// (.wasm), or of another configuration (.yaml).
+    /// Cases to run: plain, noop, epp-wasm, ring-hash, the file of another build of the filter (.wasm), of the dynamic
+    /// module (.so), or of another configuration (.yaml).
     #[arg(long, value_delimiter = ',', default_value = "plain,noop,epp-wasm")]
     cases: Vec<String>,
 }

@@ -28,7 +28,7 @@ pub enum Case {
     RingHash,
     /// An Endpoint Picker over ext_proc.
     Epp,
-    /// Another build of the filter, by its file.
+    /// Another build of the filter, by its file: of the wasm module, or of the dynamic module.
     Module(String),
     /// The filter with another configuration, by its file.
     Config(String),
@@ -44,11 +44,13 @@ impl Case {
             "least-request" => Self::LeastRequest,
             "ring-hash" => Self::RingHash,
             "epp" => Self::Epp,
-            file if file.ends_with(".wasm") => Self::Module(file.to_owned()),
+            file if file.ends_with(".wasm") || file.ends_with(".so") => {
+                Self::Module(file.to_owned())
+            }
             file if file.ends_with(".yaml") => Self::Config(file.to_owned()),
             other => {
                 let known =
-                    "plain, noop, epp-wasm, least-request, ring-hash, epp, or a file that ends in .wasm or .yaml";
+                    "plain, noop, epp-wasm, least-request, ring-hash, epp, or a file that ends in .wasm, .so or .yaml";
                 return Err(format!("case {other}: known are {known}").into());
             }
         })

@@ -26,7 +26,7 @@ pub fn command(program: &Path, config: &Path, base: BaseId) -> Command {
         .arg("-c")
         .arg(config)
         .args(["--log-level", "warning"])
-        .args(["--component-log-level", "wasm:info"]);
+        .args(["--component-log-level", "wasm:info,dynamic_modules:info"]);
     match base {
         BaseId::Unique => command.arg("--use-dynamic-base-id"),
         BaseId::Shared { id, epoch } => command

@@ -5,11 +5,12 @@
 //!   [`config`] has parts of Envoy configurations.
 //! - [`proxy`] is a whole Envoy with the module in front of a cluster of model servers, whose members and
 //!   listener can be changed while it runs.
+//! - [`host`] is where the picker runs: the wasm module, or the dynamic module with `HOST=module`.
 //! - [`client`] sends requests from tests, [`traffic`] from asynchronous loads.
 //!
 //! The crate does not depend on the filter's code: it sees the module from outside, as Envoy does. It uses
 //! processes, files below `target/`, the clock, and the network of this machine. The environment variables
-//! `ENVOY` and `EPP_WASM`, which `make` sets, locate Envoy and the module.
+//! `ENVOY`, `EPP_WASM` and `EPP_MODULE`, which `make` sets, locate Envoy and the modules.
 
 // Most of this crate serves tests, which fail by panicking. The parts that other programs use return errors.
 #![allow(
@@ -23,6 +24,7 @@ pub mod client;
 pub mod config;
 pub mod envoy;
 mod folder;
+pub mod host;
 mod ports;
 pub mod process;
 pub mod proxy;

@@ -14,6 +14,7 @@ use crate::client;
 use crate::config::{address, fixed, load_assignment, override_host, stats_tag, typed};
 use crate::envoy::{self, path_of, BaseId};
 use crate::folder::Folder;
+use crate::host::{Filter, Host};
 use crate::ports::free_port;
 use crate::process::Process;
 use crate::statistics::samples;
@@ -46,6 +47,8 @@ pub struct Setup {
     pub route: Value,
     /// The address of the cluster of the admin interface, if it is another than the interface's.
     pub admin_through: Option<SocketAddr>,
+    /// Where the picker runs: `HOST` says it.
+    pub host: Host,
     /// The module.
     pub module: PathBuf,
     /// The base id of this Envoy and those that replace it (hot restart); `None` if it cannot be replaced.
@@ -63,6 +66,7 @@ pub struct Setup {
 impl Setup {
     /// Creates settings with one worker and one filter.
     pub fn new(pods: &[SocketAddr], config: &str) -> Self {
+        let host = Host::of_environment();
         Self {
             pods: pods.to_vec(),
             configs: vec![config.to_owned()],
@@ -76,7 +80,8 @@ impl Setup {
             more_clusters: Vec::new(),
             route: json!({}),
             admin_through: None,
-            module: path_of("EPP_WASM"),
+            host,
+            module: host.file(),
             base_id: None,
             drain_seconds: 2,
             environment: Vec::new(),
@@ -253,7 +258,8 @@ impl Proxy {
     /// Returns the sum of a metric over the series whose labels contain a text.
     pub fn counted_with(&self, name: &str, label: &str) -> u64 {
         // A metric appears when it is first used. A misspelt name would always be 0.
-        static MODULE: LazyLock<Vec<u8>> = LazyLock::new(|| fs::read(path_of("EPP_WASM")).unwrap());
+        static MODULE: LazyLock<Vec<u8>> =
+            LazyLock::new(|| fs::read(Host::of_environment().file()).unwrap());
         let named = memchr::memmem::find(&MODULE, name.as_bytes());
         assert!(named.is_some(), "the module has no metric {name}");
         let page = self.prometheus();
@@ -315,20 +321,14 @@ impl Proxy {
         for (number, config) in self.setup.configs.iter().enumerate() {
             let name = format!("epp{number}");
             let vm = if self.setup.vms_apart { &name } else { "epp" };
-            let mut wasm = json!({"config": {
-                "name": name,
-                "failure_policy": "FAIL_RELOAD",
-                // As in envoy/envoy.yaml.
-                "reload_config": {"backoff": {"base_interval": "0.1s"}},
-                "vm_config": {"vm_id": vm, "runtime": "envoy.wasm.runtime.v8",
-                    "code": {"local": {"filename": self.setup.module}}},
-                "configuration": {"@type": "type.googleapis.com/google.protobuf.StringValue", "value": config},
-            }});
-            if self.setup.bodies_first {
-                wasm["config"]["allow_on_headers_stop_iteration"] = true.into();
-            }
-            let kind = "filters.http.wasm.v3.Wasm";
-            let filter = typed(&format!("wasm{number}"), kind, wasm);
+            let filter = Filter {
+                module: &self.setup.module,
+                number,
+                name: &name,
+                vm,
+                bodies_first: self.setup.bodies_first,
+            };
+            let filter = filter.of(self.setup.host, config);
             filters.push(match self.setup.filters_discovered {
                 false => filter,
                 true => self.discovered(filter),
@@ -382,16 +382,9 @@ impl Proxy {
         json!({"path_config_source": {"path": self.file(name)}, "resource_api_version": "V3"})
     }
 
-    /// The listener of the status page, with a VM of its own, as envoy/envoy.yaml has it.
+    /// The listener of the status page.
     fn status_listener(&self) -> Value {
-        let configuration =
-            json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": "status"});
-        let wasm = json!({"config": {
-            "name": "epp-status",
-            "root_id": "status",
-            "vm_config": {"vm_id": "epp", "configuration": configuration, "runtime": "envoy.wasm.runtime.v8",
-                "code": {"local": {"filename": self.setup.module}}},
-        }});
+        let filter = self.setup.host.status_filter(&self.setup.module);
         let router = typed(
             "envoy.filters.http.router",
             "filters.http.router.v3.Router",
@@ -400,7 +393,7 @@ impl Proxy {
         let manager = connection_manager(json!({
             "stat_prefix": "status",
             "route_config": {},
-            "http_filters": [typed("wasm", "filters.http.wasm.v3.Wasm", wasm), router],
+            "http_filters": [filter, router],
         }));
         json!({"name": "status", "address": address("127.0.0.1", self.status), "filter_chains": [{"filters": [manager]}]})
     }
@@ -469,6 +462,7 @@ impl Proxy {
             "dynamic_resources": dynamic,
             "static_resources": {"clusters": clusters, "listeners": listeners.as_slice()},
             "stats_config": {"stats_tags": tags},
+            "layered_runtime": self.setup.host.runtime(),
         })
     }
 }
