@@ -109,6 +109,8 @@ pub struct Flows {
     last: String,
     /// The time at which a token weighs 1.
     epoch: Instant,
+    /// Whether a flow's requests may wait in other pickers, too.
+    is_shared: bool,
 }
 
 impl Flows {
@@ -271,9 +273,18 @@ impl Flows {
 
     /// Says in how many pickers requests of each flow wait, by its hash.
     pub fn share(&mut self, pickers: &dyn Fn(u32) -> u32) {
+        self.is_shared = true;
         for flow in &mut self.flows {
             flow.pickers = pickers(flow.hash).max(1);
             flow.passes = flow.passes.min(flow.pickers - 1);
+        }
+    }
+
+    /// Requests of the band wait in no other picker.
+    pub fn end_sharing(&mut self) {
+        if self.is_shared {
+            self.share(&|_| 1);
+            self.is_shared = false;
         }
     }
 

@@ -97,8 +97,9 @@ pub struct Blocked {
 ///
 /// Which goes next is decided at each dispatch: bands by strict priority, of a band's flows one by its fairness
 /// policy, of a flow's requests the first by its ordering policy. Queueing, dispatching and removing a request take time
-/// proportional to the logarithm of how many wait, and to the number of bands; with program-aware fairness also to the
-/// number of flows with requests that wait, which is bounded.
+/// proportional to the logarithm of how many wait, and to the number of bands. Dispatching with program-aware fairness, or
+/// in turns while flows wait in other pickers as well, also takes time proportional to the number of the band's flows, which
+/// is bounded.
 #[derive(Debug, Default)]
 pub struct Queues {
     table: Table,
@@ -365,11 +366,15 @@ impl Queues {
         band.map_or((0, Vec::new()), |band| band.flows.sample(most))
     }
 
-    /// Says in how many pickers requests of each flow of the highest band wait, by its hash.
-    pub fn share_flows(&mut self, pickers: &dyn Fn(u32) -> u32) {
-        let mut waiting = self.bands.iter_mut().filter(|band| band.requests > 0);
-        if let Some(band) = waiting.next() {
-            band.flows.share(pickers);
+    /// Says in how many pickers requests of each flow of the highest band wait, by its hash. All other flows, or all flows
+    /// where `pickers` is not given, are this picker's alone.
+    pub fn share_flows(&mut self, pickers: Option<&dyn Fn(u32) -> u32>) {
+        let highest = self.highest_waiting();
+        for band in &mut self.bands {
+            match pickers.filter(|_| highest == Some(band.spec.priority)) {
+                Some(pickers) => band.flows.share(pickers),
+                None => band.flows.end_sharing(),
+            }
         }
     }
 

@@ -119,17 +119,13 @@ pub struct Others {
 impl Others {
     /// Takes over what the others have published. Tells the queues in how many pickers each flow waits.
     pub fn look(&mut self, published: &mut dyn Iterator<Item = &Backlog>, queues: &mut Queues) {
-        let shared = !self.bands.is_empty();
         self.bands.clear();
         let published: Vec<&Backlog> = published.filter(|one| !one.bands.is_empty()).collect();
         for band in published.iter().flat_map(|one| &one.bands) {
             self.add(*band);
         }
         let Some(highest) = self.priority() else {
-            if shared {
-                queues.share_flows(&|_| 1);
-            }
-            return;
+            return queues.share_flows(None);
         };
         let own = Backlog::of(queues);
         let all = published.into_iter().chain([&own]);
@@ -142,14 +138,14 @@ impl Others {
             false => 0.0,
         };
         self.others = (all - self.own).max(0.0);
-        if self.own > 0.0 && self.by_flows {
-            let sampled = own.sample.last().copied().unwrap_or_default();
-            let mean = (f64::from(own.flows) / self.own).round() as u32;
-            queues.share_flows(&|hash| match hash <= sampled {
-                true => samples.count(hash),
-                false => mean,
-            });
-        }
+        let sampled = own.sample.last().copied().unwrap_or_default();
+        let mean = (f64::from(own.flows) / self.own).round() as u32;
+        let pickers = |hash| match hash <= sampled {
+            true => samples.count(hash),
+            false => mean,
+        };
+        let is_shared = self.own > 0.0 && self.by_flows;
+        queues.share_flows(is_shared.then_some(&pickers));
     }
 
     fn add(&mut self, band: WaitingBand) {

@@ -1,6 +1,5 @@
 use super::*;
-use crate::flow::Fairness;
-use crate::flow::{Arrival, FlowControl};
+use crate::flow::{Arrival, Fairness, FlowControl};
 use crate::picker::flow_testing;
 use crate::prefix::key::{Key, Secret};
 use crate::time::Instant;
@@ -17,18 +16,31 @@ fn queues(control: &FlowControl, flows: &[&str], each: u32) -> Queues {
     let mut queues = Queues::new(Key::Secret(Secret::from(1)));
     let now = Instant::default();
     for id in 0..each * flows.len() as u32 {
-        let arrival = Arrival {
-            id: ExchangeId(id),
-            priority: 0,
-            fairness_id: flows[id as usize % flows.len()],
-            bytes: 1,
-            received: now,
-            slo_ttft: None,
-            ttl: None,
-        };
+        let arrival = arrival(id, 0, flows[id as usize % flows.len()]);
         queues.enqueue(control, &arrival, now).unwrap();
     }
     queues
+}
+
+fn arrival(id: u32, priority: i32, fairness_id: &str) -> Arrival<'_> {
+    Arrival {
+        id: ExchangeId(id),
+        priority,
+        fairness_id,
+        bytes: 1,
+        received: Instant::default(),
+        slo_ttft: None,
+        ttl: None,
+    }
+}
+
+/// Sends so many requests, and returns their flows.
+fn turns(queues: &mut Queues, control: &FlowControl, count: usize) -> Vec<String> {
+    let sent = (0..count).map(|_| {
+        let gone = queues.dispatch(control, 0.0, Instant::default()).unwrap();
+        queues.label(gone.label).to_owned()
+    });
+    sent.collect()
 }
 
 /// The share of each of several pickers, in which these flows wait, and which one sends next, as often as `turns` says.
@@ -45,11 +57,7 @@ fn shares(pickers: &[&[&str]], turns: usize) -> Vec<(f64, Vec<String>)> {
         let mut published = published.filter(|(other, _)| *other != number);
         others.look(&mut published.by_ref().map(|(_, one)| one), queues);
         let share = others.share(queues, (0.0, 0.0)).unwrap();
-        let sent = (0..turns).map(|_| {
-            let gone = queues.dispatch(&control, 0.0, Instant::default()).unwrap();
-            queues.label(gone.label).to_owned()
-        });
-        (share, sent.collect())
+        (share, self::turns(queues, &control, turns))
     };
     all.iter_mut().enumerate().map(own).collect()
 }
@@ -113,21 +121,47 @@ fn where_no_other_waits_a_flow_has_each_turn() {
     assert_eq!(others.parts(&queues).map(|(own, _)| own.round()), Some(1.0));
     others.look(&mut std::iter::empty(), &mut queues);
     assert_eq!(others.parts(&queues), None);
-    let labels = (0..6).map(|_| {
-        let gone = queues.dispatch(&control, 0.0, Instant::default()).unwrap();
-        queues.label(gone.label).to_owned()
-    });
-    assert_eq!(labels.collect::<Vec<_>>(), ["a", "b", "a", "b", "a", "b"]);
+    let labels = turns(&mut queues, &control, 6);
+    assert_eq!(labels, ["a", "b", "a", "b", "a", "b"]);
+}
+
+#[test]
+fn a_flow_that_waits_nowhere_else_any_more_has_each_turn_again() {
+    let control = control();
+    // What waits elsewhere then, and here in a higher band.
+    for (elsewhere, here) in [(Some(-5), false), (Some(5), false), (None, true)] {
+        let mut queues = queues(&control, &["a", "b"], 50);
+        let shared = Backlog::of(&self::queues(&control, &["a"], 50));
+        let mut others = Others::default();
+        others.look(&mut [&shared, &shared].into_iter(), &mut queues);
+        if here {
+            let first = arrival(1_000, 7, "c");
+            queues.enqueue(&control, &first, first.received).unwrap();
+        }
+        let bands = elsewhere.map(|priority| Backlog {
+            bands: vec![band(priority, 1)],
+            ..Backlog::default()
+        });
+        others.look(&mut bands.iter(), &mut queues);
+        let labels = turns(&mut queues, &control, 6 + usize::from(here));
+        assert!(
+            labels.ends_with(&["a", "b", "a", "b", "a", "b"].map(str::to_owned)),
+            "{labels:?}"
+        );
+    }
+}
+
+fn band(priority: i32, requests: u32) -> WaitingBand {
+    WaitingBand {
+        priority,
+        requests,
+        bytes: 0,
+    }
 }
 
 #[test]
 fn others_are_summed_by_band() {
     let mut others = Others::default();
-    let band = |priority, requests| WaitingBand {
-        priority,
-        requests,
-        bytes: 0,
-    };
     let lists = [
         vec![band(1, 2), band(-3, 1)],
         vec![band(7, 0), band(1, u32::MAX)],
