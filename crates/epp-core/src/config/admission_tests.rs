@@ -2,7 +2,8 @@
 
 use super::dialect_tests::{gie_v1, loaded, warned, PROFILE};
 use super::tests::{llm_d, refused};
-use crate::scheduling::ProfileId;
+use crate::scheduling::{HeaderValues, ProfileId};
+use crate::testing::pool_with_loads;
 
 #[test]
 fn the_saturation_detector_is_found_in_either_section() {
@@ -189,13 +190,33 @@ fn with_flow_control_the_detector_filters_in_all_profiles() {
 }
 
 #[test]
-fn each_of_several_admitters_has_to_admit_a_request() {
-    let text = llm_d(
-        "plugins: [{type: static-objectives, parameters: {objectives: [{name: batch, priority: -1}]}}, {type: random-picker},
-  {name: usual, type: probabilistic-admitter}, {name: strict, type: probabilistic-admitter, parameters: {k: 1000000}}]
+fn each_of_several_admitters_has_to_admit_a_request_and_draws_for_itself() {
+    // 0.2^5 × 300: each drops 9.6 % of the requests.
+    let pool = pool_with_loads(&[(1.0, 0.0)]);
+    for (names, expected) in [
+        (&["a"][..], 0.096),
+        (&["a", "b"], 0.183),
+        (&["a", "b", "c"], 0.261),
+    ] {
+        let admitters = names
+            .iter()
+            .map(|name| format!("{{name: {name}, type: probabilistic-admitter}}, "));
+        let text = llm_d(&format!(
+            "plugins: [{}{{type: static-objectives, parameters: {{objectives: [{{name: batch, priority: -1}}]}}}}, {{type: random-picker}}]
 ",
-    );
-    let plan = loaded(&text).plan;
-    assert_eq!(plan.admission.admitters.len(), 2);
-    assert!(plan.needs.random);
+            admitters.collect::<String>()
+        ));
+        let plan = loaded(&text).plan;
+        assert!(plan.needs.random);
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut dropped = |objective: &str| {
+            let mut headers = HeaderValues::default();
+            headers.set([Some(objective.as_bytes()); 8]);
+            let draws = (0..20_000).map(|_| plan.admission.drops(&headers, random.u64(..), &pool));
+            draws.flatten().count() as f64 / 20_000.0
+        };
+        let share = dropped("batch");
+        assert!((share - expected).abs() < 0.015, "{names:?}: {share}");
+        assert_eq!(dropped("usual"), 0.0);
+    }
 }

@@ -26,8 +26,8 @@ pub struct Meter {
 #[derive(Debug)]
 struct Measure {
     detector: Arc<dyn SaturationDetector>,
-    /// Whether it measures each partition.
-    measures: [bool; 3],
+    /// Whether it measures each of [`PARTITIONS`].
+    partitions: [bool; 3],
     /// By slot, what its endpoint counts for.
     values: Vec<Option<f64>>,
     /// By partition, the sum of these, and how many they are.
@@ -42,9 +42,9 @@ impl Meter {
         meter
     }
 
-    fn add(&mut self, detector: &Arc<dyn SaturationDetector>, measures: [bool; 3]) {
+    fn add(&mut self, detector: &Arc<dyn SaturationDetector>, partitions: [bool; 3]) {
         for (part, only) in detector.parts() {
-            let [all, prefill, decode] = measures;
+            let [all, prefill, decode] = partitions;
             let may = |partition| only.is_none_or(|only| only == partition);
             let prefill = prefill && may(Partition::Prefill);
             self.add(part, [all, prefill, decode && may(Partition::Decode)]);
@@ -52,7 +52,7 @@ impl Meter {
         if detector.parts().is_empty() {
             self.measures.push(Measure {
                 detector: detector.clone(),
-                measures,
+                partitions,
                 values: Vec::new(),
                 sums: Default::default(),
             });
@@ -137,7 +137,7 @@ impl Meter {
         let measured = measures.filter_map(|one| {
             let (sum, counted) = one.sums.get(partition)?;
             let value = one.detector.saturation_at(sum / counted.max(1.0));
-            one.measures.get(partition)?.then_some(value)
+            one.partitions.get(partition)?.then_some(value)
         });
         (members > 0).then(|| measured.fold(0.0, f64::max))
     }
