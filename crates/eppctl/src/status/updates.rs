@@ -115,12 +115,14 @@ impl<'p> Subscriptions<'p> {
         // http_filter_NAME, upstream_http_filter_NAME and the like.
         let (_, name) = subscription.split_once("_filter_")?;
         let received = milliseconds((*self.received.get(name)?)?)? as f64;
-        if value("update_time")? <= received {
+        let succeeded = value("update_time")?;
+        if succeeded < received {
             return Some(Last::Refused);
         }
         let all_applied =
             value("config_reload")? >= value("update_success")? + value("update_rejected")?;
-        all_applied.then_some(Last::Accepted)
+        // In the same millisecond, either may have been the first.
+        (all_applied && succeeded > received).then_some(Last::Accepted)
     }
 }
 
@@ -150,7 +152,9 @@ fn milliseconds(time: &str) -> Option<i64> {
     let thousandths = format!("{fraction:0<3}").get(..3)?.parse::<i64>().ok()?;
     let is_date =
         (1970..10_000).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
-    if !is_date {
+    let is_time = [(hours, 24), (minutes, 60), (seconds, 61)];
+    let is_time = is_time.iter().all(|(part, most)| (0..*most).contains(part));
+    if !is_date || !is_time {
         return None;
     }
     // Years begin in March here, so that the leap day is the last one.
@@ -185,6 +189,9 @@ mod tests {
             "2026-11-29",
             "2026-13-01T00:00:00Z",
             "2026-11-29T22:19Z",
+            "2026-11-29T24:00:00Z",
+            "2026-11-29T-1:00:00Z",
+            "2026-11-29T9223372036854775807:00:00Z",
             "a-b-cTd:e:fZ",
         ];
         for text in none {
@@ -225,6 +232,11 @@ mod tests {
         assert_eq!(
             told([1, 2, 3, 1_795_990_797_564], second, true),
             Last::Accepted
+        );
+        // One millisecond says nothing of the order.
+        assert_eq!(
+            told([1, 2, 3, 1_795_990_797_545], second, true),
+            Last::Unknown
         );
         // Refused, and sent again unchanged, which Envoy counts as a success.
         let again = "2026-11-29T22:20:05.598Z";
