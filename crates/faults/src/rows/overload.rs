@@ -46,7 +46,7 @@ const LONG_WAIT: &str = "0.5";
 /// The greatest difference between what two tenants get.
 const MAX_UNFAIRNESS: f64 = 0.1;
 
-/// Requests beyond the places that are at the pods together at most: what comes between two glances of the workers at
+/// Requests beyond the places that are at the pods together at most: what comes between two looks of the workers at
 /// each other.
 const MAX_OVERSHOOT: usize = 4;
 
@@ -106,7 +106,7 @@ fn judge_waits(measured: &mut Measured, [high, low]: &[Waits; 2]) {
         let Waits { long, all, .. } = high;
         format!("{long} of {all} of the higher priority waited for longer than {LONG_WAIT} s")
     });
-    measured.require(low.long >= 0.5 * low.all, || {
+    measured.require(low.all >= 200.0 && low.long >= 0.5 * low.all, || {
         let Waits { long, all, .. } = low;
         format!("only {long} of {all} of the others waited for longer than {LONG_WAIT} s")
     });
@@ -127,8 +127,9 @@ fn judge_tenants(measured: &mut Measured, ended: &Ended) {
         let succeeded = sent.filter(|sent| sent.outcome == Outcome::Succeeded);
         succeeded.count() as f64
     });
-    measured.require(a.max(b) <= (1.0 + MAX_UNFAIRNESS) * a.min(b), || {
-        format!("one tenant got {a}, the other {b}")
+    let is_fair = a.max(b) <= (1.0 + MAX_UNFAIRNESS) * a.min(b);
+    measured.require(is_fair && a >= 100.0, || {
+        format!("one tenant got {a} responses, the other {b}")
     });
     let mut expired = 0;
     for sent in of(ended, Class::A).chain(of(ended, Class::B)) {
