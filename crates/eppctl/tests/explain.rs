@@ -100,6 +100,61 @@ fn a_cold_prompt_goes_to_the_idlest_endpoint_before_its_body_ends() {
     );
 }
 
+/// Returns what `eppctl explain` says of a request to two servers with so many requests waiting, with the exit status.
+fn under_flow_control(more: &str, waiting: u32, header: &str) -> (String, Option<i32>) {
+    let plan = format!(
+        "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{{type: queue-scorer}}, {{type: static-objectives, parameters: {{objectives: [{{name: batch, priority: -1}}]}}}}]
+schedulingProfiles: [{{name: default, plugins: [{{pluginRef: queue-scorer}}]}}]
+{more}
+"
+    );
+    let plan = file(&format!("gated-{waiting}-{}.yaml", more.len()), &plan);
+    let pool = format!(
+        "endpoints:
+- {{name: a, address: 10.0.0.1:8000, waiting: {waiting}, kvUsage: 0.1}}
+- {{name: b, address: 10.0.0.2:8000, waiting: {waiting}, kvUsage: 0.1}}
+"
+    );
+    let pool = file(&format!("gated-pool-{waiting}.yaml"), &pool);
+    let body = file("body.json", &body());
+    let output = eppctl(
+        &[
+            "explain",
+            &plan,
+            "--endpoints",
+            &pool,
+            "--request",
+            &body,
+            "--header",
+            header,
+        ],
+        "",
+    );
+    (out(&output), output.status.code())
+}
+
+#[test]
+fn a_request_that_would_wait_is_told_why_and_one_that_would_be_shed_with_what() {
+    let gate = "featureGates: [flowControl]";
+    let batch = "x-llm-d-inference-objective: batch";
+    let (text, status) = under_flow_control(gate, 10, batch);
+    let why =
+        "waits in a queue: utilization-detector measures 200 %, and priority -1 stops at 100 %\n";
+    assert!(text.starts_with(why) && status == Some(1), "{text}");
+    assert!(!text.contains("decided"), "{text}");
+    let (text, status) = under_flow_control(gate, 0, batch);
+    assert!(
+        text.contains("queue: sent at once with priority -1\n") && status == Some(0),
+        "{text}"
+    );
+    let (text, status) = under_flow_control("", 10, batch);
+    let reply = "local reply: 429 inference error: ResourceExhausted - system saturated, sheddable request dropped \
+                 (x-llm-d-request-dropped-reason: rejected-saturated)\n";
+    assert!(text.starts_with(reply) && status == Some(1), "{text}");
+}
+
 #[test]
 fn a_body_that_is_not_json_is_reported() {
     let body = file("no.json", "Once upon a time");

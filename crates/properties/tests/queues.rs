@@ -105,6 +105,7 @@ fn control(rng: &mut fastrand::Rng) -> FlowControl {
         negative_band: band(rng, 0),
         usage_limit: UsageLimit::Static(1.0),
         detector: Arc::new(Unused),
+        detector_name: "unused".to_owned(),
         eviction: false,
         eviction_grace: Duration::ZERO,
     }

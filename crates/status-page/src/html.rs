@@ -56,6 +56,7 @@ fn pool_of(pool: &Pool, now: u64) -> Markup {
             p { "Filter " code { (pool.plugin) } @if let Some(plan) = &pool.plan { ", configuration " code { (format!("{:016x}", plan.id)) } ": " (plan.summary.summary) } }
             h3 { "Endpoints" }
             (endpoints(pool, now))
+            (flow(pool))
             h3 { "Workers" }
             (workers(pool, now))
             h3 { "Requests since each worker started" }
@@ -152,6 +153,20 @@ fn endpoint_of(
             td.in-flight { (requests) }
             td { (tokens) }
             td { (picks) }
+        }
+    }
+}
+
+/// Returns what waits under flow control and why; nothing without it.
+fn flow(pool: &Pool) -> Markup {
+    let reports = pool.vms.iter().filter_map(|vm| {
+        let (state, bands) = vm.report.as_ref()?.status.flow.split_first()?;
+        Some((vm.worker, state, bands))
+    });
+    html! {
+        @for (place, (worker, state, bands)) in reports.enumerate() {
+            @if place == 0 { h3 { "Flow control" } }
+            p.flow { "Worker " (worker) ": " (state) @for band in bands { br; (band) } }
         }
     }
 }

@@ -139,6 +139,43 @@ fn the_page_shows_what_was_reported() {
 }
 
 #[test]
+fn flow_control_says_of_each_worker_what_waits_and_why() {
+    let mut memory = InProcess::default();
+    let mut first = report();
+    first.status.flow = vec![
+        "<why>".to_owned(),
+        "priority 1".to_owned(),
+        "priority 0".to_owned(),
+    ];
+    pool(&mut memory, first);
+    let base = report::base("epp", "a<b>");
+    let mut traffic = Traffic::default();
+    let shared = &mut Shared::new(&mut memory, &mut traffic);
+    let record = Record {
+        owner: 78,
+        ..Record::default()
+    };
+    shared.put(&presence::key(&base, 1), &record, None);
+    let mut second = Report {
+        owner: 78,
+        ..report()
+    };
+    second.status.flow = vec!["open".to_owned()];
+    report::publish(&presence::key(&base, 1), &second, shared);
+    let text = page(&mut memory, NOW, "b");
+    let shown = "<h3>Flow control</h3><p class=\"flow\">Worker 0: &lt;why&gt;<br>priority 1<br>priority 0</p>\
+                 <p class=\"flow\">Worker 1: open</p>";
+    assert!(text.contains(shown), "{text}");
+}
+
+#[test]
+fn without_flow_control_the_page_does_not_mention_it() {
+    let mut memory = InProcess::default();
+    pool(&mut memory, report());
+    assert!(!page(&mut memory, NOW, "b").contains("Flow control"));
+}
+
+#[test]
 fn the_verdict_comes_first_with_causes_and_remedies() {
     let mut memory = InProcess::default();
     pool(&mut memory, report());

@@ -78,6 +78,9 @@ catalogue! {
     BalancedBlindly = "balanced-blindly" Broken:
         "The pool's members are unknown: requests are left to Envoy's own load balancing or rejected.",
         "Look for a finding about the admin interface, and for one about clusters.";
+    GateShut = "gate-shut" Broken:
+        "Requests wait, and none is sent: no endpoint has fresh metrics, so that the saturation detector takes the pool for full.",
+        "Look at the reason for which polls fail, on the status page. `stalenessPolicy: ignore` of the detector sends requests meanwhile.";
     NoPoller = "no-poller" Broken:
         "No worker polls the endpoints' metrics.",
         "Another worker takes over within a second; if this stays, look for errors in Envoy's log.";
@@ -114,6 +117,12 @@ catalogue! {
     RequestsUnrouted = "requests-unrouted" Degraded:
         "Requests are left to Envoy's load balancing because no endpoint can be picked.",
         "The latest decisions on the status page have the reason; epp_wasm_fallback_total counts by error code.";
+    QueueFull = "queue-full" Degraded:
+        "Requests are rejected because a queue of flow control is at its capacity.",
+        "Add model servers, have clients send less, or raise `maxRequests` and `maxBytes` if requests may wait longer.";
+    RequestsExpire = "requests-expire" Degraded:
+        "Requests expire in the queues of flow control: the pool stays full for longer than they may wait.",
+        "Add model servers or have clients send less; if the servers are not busy, the limits of the saturation detector are too low.";
     ConfigurationsDiffer = "configurations-differ" Degraded:
         "Workers use different configurations.",
         "An update is being rolled out, or a worker rejected it: Envoy's log has the reason.";
@@ -174,6 +183,8 @@ impl Finding {
             | Self::EndpointHung
             | Self::RequestsRefused
             | Self::RequestsUnrouted
+            | Self::QueueFull
+            | Self::RequestsExpire
             | Self::RequestsLeftAlone
             | Self::SeriesBound
             | Self::NoCachedTokens => Subject::Requests,

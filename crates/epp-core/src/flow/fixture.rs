@@ -53,6 +53,7 @@ pub fn control(bands: Vec<BandSpec>) -> FlowControl {
         negative_band: band(-1),
         usage_limit: UsageLimit::Static(1.0),
         detector: Arc::new(Unused),
+        detector_name: "unused".to_owned(),
         eviction: false,
         eviction_grace: Duration::ZERO,
     }

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::SaturationDetector;
+use super::{Partition, SaturationDetector};
+use crate::scheduling::Pool;
 
 /// Flow control of a plan.
 #[derive(Debug, Clone)]
@@ -26,6 +27,8 @@ pub struct FlowControl {
     pub usage_limit: UsageLimit,
     /// Measures how full the pool is.
     pub detector: Arc<dyn SaturationDetector>,
+    /// The detector's name in the document.
+    pub detector_name: String,
     /// Whether sheddable requests in flight are evicted for queued ones of a higher priority.
     pub eviction: bool,
     /// How long it takes until the detector sees that an evicted request has ended.
@@ -43,12 +46,28 @@ impl PartialEq for FlowControl {
             && self.default_band == other.default_band
             && self.negative_band == other.negative_band
             && self.usage_limit == other.usage_limit
+            && self.detector_name == other.detector_name
             && self.eviction == other.eviction
             && self.eviction_grace == other.eviction_grace
     }
 }
 
 impl FlowControl {
+    /// Returns what measures the partition as that full: the detector, or one of those that it combines.
+    pub fn fullest(&self, pool: &Pool, partition: Partition) -> &dyn SaturationDetector {
+        let mut fullest = &*self.detector;
+        loop {
+            let parts = fullest.parts().iter();
+            let parts = parts.filter(|(_, only)| only.is_none_or(|only| only == partition));
+            let measured = parts.map(|(part, _)| (&**part, part.saturation(pool, partition)));
+            let most = measured.reduce(|most, next| if next.1 > most.1 { next } else { most });
+            let Some((part, _)) = most else {
+                return fullest;
+            };
+            fullest = part;
+        }
+    }
+
     /// Returns whether the tokens matter that flows got.
     pub fn counts_tokens(&self) -> bool {
         let bands = self.bands.iter();

@@ -5,8 +5,6 @@ use super::exchange::Exchange;
 use super::reply::LocalReply;
 use super::{Effect, Picker};
 use crate::flow::Dropped;
-use crate::metrics::definitions::EVICTIONS;
-use crate::metrics::labels::Priority;
 use crate::scheduling::ScheduleError;
 
 impl Picker {
@@ -52,9 +50,7 @@ impl Dispatcher {
         exchange.ticket.evicted = true;
         let error = ScheduleError::Dropped(Dropped::Evicted);
         let reply = LocalReply::new(&error, self.plan.dialect);
-        let priority = exchange.ticket.priority.to_string();
-        let metrics = &mut self.statistics.registry;
-        metrics.add(EVICTIONS, Priority(&priority), 1);
+        self.statistics.count_eviction(exchange.ticket.priority);
         let id = exchange.id;
         self.effects.push_back(Effect::Evict { id, reply });
     }

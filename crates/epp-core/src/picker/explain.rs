@@ -51,6 +51,23 @@ pub struct Queued {
     pub waited: Duration,
 }
 
+impl Queued {
+    /// Returns it as a part of an explanation.
+    fn text(&self) -> String {
+        let Self {
+            priority,
+            behind,
+            waited,
+        } = self;
+        match (waited.is_zero(), whole_millis(*waited)) {
+            (true, _) => format!("queue: sent at once with priority {priority}"),
+            (false, millis) => format!(
+                "queue: waited {millis} ms with priority {priority}, {behind} waiting before"
+            ),
+        }
+    }
+}
+
 /// The scores of one scorer.
 #[derive(Debug)]
 pub struct Scores {
@@ -146,11 +163,7 @@ impl Explanation {
         };
         let mut parts: Vec<String> = self.parts.iter().map(part).collect();
         if let Some(queued) = &self.queued {
-            let millis = whole_millis(queued.waited);
-            parts.push(format!(
-                "queue: waited {millis} ms with priority {}, {} waiting before",
-                queued.priority, queued.behind
-            ));
+            parts.push(queued.text());
         }
         parts
     }

@@ -98,13 +98,18 @@ impl Flow {
     /// do not take the room that there is, and whatever claims that they wait is not obeyed any longer.
     pub(super) fn yields(&mut self, in_flight: f64, is_open: bool, now: Instant) -> bool {
         let below = self.others.priority() > self.queues.highest_waiting();
-        let yields = below || self.most_in_flight.is_some_and(|most| in_flight >= most);
+        let yields = below || self.has_its_share(in_flight);
         if !yields || !is_open {
             self.yields_since = None;
             return yields;
         }
         self.yields_since.get_or_insert(now);
         !self.has_yielded(now)
+    }
+
+    /// Returns whether this picker has as many requests in flight as it may, while others wait elsewhere.
+    pub(super) fn has_its_share(&self, in_flight: f64) -> bool {
+        self.most_in_flight.is_some_and(|most| in_flight >= most)
     }
 
     fn has_yielded(&self, now: Instant) -> bool {

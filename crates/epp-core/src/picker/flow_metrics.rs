@@ -7,7 +7,7 @@ use super::statistics::Statistics;
 use super::Picker;
 use crate::flow::Saturation;
 use crate::metrics::definitions::{
-    FLOW_QUEUE_BYTES, FLOW_QUEUE_SIZE, FLOW_REQUESTS, QUEUE_TIME, SATURATION,
+    EVICTIONS, FLOW_QUEUE_BYTES, FLOW_QUEUE_SIZE, FLOW_REQUESTS, QUEUE_TIME, SATURATION,
 };
 use crate::metrics::labels::{Departed, Flow, FlowOutcome, Priority, SaturationStage};
 use crate::metrics::{CounterHandle, HistogramHandle};
@@ -21,6 +21,7 @@ pub struct FlowMetrics {
     waits: Vec<((i32, FlowOutcome, u8), HistogramHandle)>,
     /// The bands whose gauges are not 0.
     shown: Vec<i32>,
+    evicted: u64,
 }
 
 impl Statistics {
@@ -78,12 +79,23 @@ impl Statistics {
         self.registry.count(handle, 1);
     }
 
-    /// Returns how many requests had the outcome of this name.
-    #[cfg(test)]
-    pub fn flow_counted(&self, outcome: &str) -> u64 {
+    /// Returns how many requests had this outcome.
+    pub fn flow_counted(&self, outcome: FlowOutcome) -> u64 {
         let series = self.flow.outcomes.iter();
-        let same = series.filter(|((_, known), _)| known.name() == outcome);
+        let same = series.filter(|((_, known), _)| *known == outcome);
         same.map(|(_, handle)| self.registry.counted(*handle)).sum()
+    }
+
+    /// Counts a request that was evicted.
+    pub fn count_eviction(&mut self, priority: i32) {
+        self.flow.evicted += 1;
+        let priority = priority.to_string();
+        self.registry.add(EVICTIONS, Priority(&priority), 1);
+    }
+
+    /// Returns how many requests were evicted.
+    pub fn evicted(&self) -> u64 {
+        self.flow.evicted
     }
 
     /// Records how long a request waited, by the number and the text of its flow's label.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Effect, ExchangeId, Head, Picker};
 use crate::config::{self, Plan};
 use crate::flow::{BandSpec, Fairness, FlowControl, Ordering, SaturationDetector, UsageLimit};
+use crate::metrics::labels::FlowOutcome;
 use crate::scheduling::{Endpoint, InFlight, Needs};
 use crate::time::Timestamp;
 
@@ -75,6 +76,7 @@ pub fn control(capacity: f64) -> FlowControl {
         negative_band: band,
         usage_limit: UsageLimit::Static(1.0),
         detector: Arc::new(Capacity(capacity)),
+        detector_name: "capacity".to_owned(),
         eviction: false,
         eviction_grace: Duration::from_millis(10),
     }
@@ -210,6 +212,17 @@ impl Host {
 
     /// Returns how many requests had this outcome.
     pub fn counted(&self, outcome: &str) -> u64 {
-        self.picker.dispatcher.statistics.flow_counted(outcome)
+        let metrics = &self.picker.dispatcher.statistics;
+        let outcomes = [
+            FlowOutcome::Dispatched,
+            FlowOutcome::RejectedCapacity,
+            FlowOutcome::RejectedNoEndpoints,
+            FlowOutcome::EvictedTtl,
+            FlowOutcome::EvictedNoEndpoints,
+            FlowOutcome::EvictedContextCancelled,
+            FlowOutcome::WouldWait,
+        ];
+        let known = outcomes.into_iter().find(|known| known.name() == outcome);
+        metrics.flow_counted(known.unwrap())
     }
 }

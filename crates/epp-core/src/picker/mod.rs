@@ -31,6 +31,7 @@ mod flow;
 mod flow_metrics;
 #[cfg(test)]
 mod flow_testing;
+mod gate;
 mod gauges;
 mod head;
 mod history;

@@ -113,6 +113,9 @@ pub struct Status {
     pub index: IndexFill,
     /// Requests under way, and those of them that are held.
     pub under_way: (usize, usize),
+    /// How full the pool is and why requests wait, and then what waits in each band, as sentences; nothing without flow
+    /// control.
+    pub flow: Vec<String>,
     /// Its counters.
     pub counts: Counts,
     /// Picks of the endpoint in each slot.

@@ -51,6 +51,8 @@ pub struct Verdict {
     refused: Recent,
     unrouted: Recent,
     misrouted: Recent,
+    pub(super) rejected: Recent,
+    pub(super) expired: Recent,
 }
 
 impl Verdict {
@@ -82,7 +84,7 @@ impl Verdict {
 
 /// A count, and whether it has grown lately.
 #[derive(Debug, Default)]
-struct Recent {
+pub(super) struct Recent {
     count: u64,
     /// The count before it began to grow.
     before: u64,
@@ -91,7 +93,7 @@ struct Recent {
 
 impl Recent {
     /// Takes the current count. Returns by how much it has grown, if it has lately.
-    fn growth(&mut self, count: u64, now: Instant) -> Option<u64> {
+    pub(super) fn growth(&mut self, count: u64, now: Instant) -> Option<u64> {
         if count != self.count {
             self.grown = Some(now);
         }
@@ -248,6 +250,7 @@ impl Picker {
     pub(super) fn own_conditions(&mut self, now: Instant) -> Vec<Condition> {
         let mut met = Met::default();
         self.route_conditions(&mut met);
+        self.flow_conditions(now, &mut met);
         let statistics = &self.dispatcher.statistics;
         let (refused, unrouted) = statistics.without_endpoint();
         if let Some(count) = self.verdict.refused.growth(refused, now) {

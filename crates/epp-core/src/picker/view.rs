@@ -179,6 +179,7 @@ impl Picker {
             memory: self.host.memory_bytes,
             index: dispatcher.prefixes.fill(),
             under_way: (self.exchanges.len(), self.exchanges.held()),
+            flow: dispatcher.flow_report(),
             counts: dispatcher.statistics.counts(),
             picks: dispatcher.statistics.picks(),
             poll_errors: slots.clone().filter_map(poll_error).collect(),

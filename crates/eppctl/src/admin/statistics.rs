@@ -21,6 +21,9 @@ const GAUGES: [(&str, &str); 8] = [
 const DECISION: &str = "llm_d_epp_scheduler_e2e_duration_seconds_bucket";
 const HITS: &str = definitions::PREFIX_HIT_BLOCKS.name();
 const QUERIED: &str = definitions::PREFIX_QUERIED_BLOCKS.name();
+const WAITING: &str = definitions::FLOW_QUEUE_SIZE.name();
+const SATURATION: &str = definitions::SATURATION.name();
+const OUTCOMES: &str = definitions::FLOW_REQUESTS.name();
 const READY: &str = definitions::READY_ENDPOINTS.name();
 const DECISION_MODE: &str = definitions::DECISION_MODE.name();
 
@@ -46,6 +49,12 @@ pub struct Counts {
     pub hits: f64,
     /// All blocks of these prompts.
     pub queried: f64,
+    /// Requests that wait under flow control, by priority.
+    pub waiting: BTreeMap<i32, f64>,
+    /// How full the pool is, where it has flow control.
+    pub saturation: Option<f64>,
+    /// Requests of flow control by what became of them.
+    pub outcomes: BTreeMap<String, f64>,
     /// Cumulative counts of decisions by upper bound in seconds, ascending.
     decisions: Vec<(f64, f64)>,
 }
@@ -94,6 +103,17 @@ impl Sample {
             DECISION_MODE => counts.decision_mode = Some(value),
             HITS => counts.hits = value,
             QUERIED => counts.queried = value,
+            WAITING => {
+                let priority = label("priority").and_then(|priority| priority.parse().ok());
+                counts.waiting.insert(priority.unwrap_or(0), value);
+            }
+            SATURATION if label("stage").as_deref() == Some("effective") => {
+                counts.saturation = Some(value / 1e6);
+            }
+            OUTCOMES => {
+                let outcome = label("outcome").unwrap_or_default().into_owned();
+                *counts.outcomes.entry(outcome).or_default() += value;
+            }
             DECISION => {
                 let bound = label("le").and_then(|bound| bound.parse().ok());
                 counts

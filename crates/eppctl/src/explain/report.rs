@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use epp_core::picker::{shown, Effect, ExchangeId, Explanation, Picker};
+use epp_core::protocol::DROPPED_REASON_HEADER;
 use epp_core::scheduling::{DecisionMode, Pool, Slot};
 use serde::Serialize;
 
@@ -20,6 +21,8 @@ pub struct Explained {
     /// Which endpoints do parts of the request for it, or why none does.
     parts: Vec<String>,
     local_reply: Option<String>,
+    /// Why flow control lets the request wait, if it does.
+    waits: Option<String>,
     body_bytes: usize,
     bytes_needed: usize,
     /// Notes on missing information.
@@ -86,7 +89,14 @@ pub fn explained(
             (Some(destination), None)
         }
         Some(Effect::Reply { reply, .. }) => {
-            (None, Some(format!("{} {}", reply.status, reply.body)))
+            let reason = reply
+                .reason
+                .map(|reason| format!(" ({DROPPED_REASON_HEADER}: {reason})"));
+            let reason = reason.unwrap_or_default();
+            (
+                None,
+                Some(format!("{} {}{reason}", reply.status, reply.body)),
+            )
         }
         _ => (None, None),
     };
@@ -102,6 +112,7 @@ pub fn explained(
         headers,
         parts: parts.unwrap_or_default(),
         local_reply,
+        waits: picker.why_requests_wait(),
         body_bytes: all,
         bytes_needed: needed,
         notes,
@@ -193,7 +204,10 @@ impl Report for Explained {
                 writeln!(out, "{} {destination}", styled(GOOD, "destination:"))?
             }
             (None, Some(reply)) => writeln!(out, "local reply: {reply}")?,
-            (None, None) => writeln!(out, "no endpoint was picked")?,
+            (None, None) => match &self.waits {
+                Some(why) => writeln!(out, "{} in a queue: {why}", styled(WARNING, "waits"))?,
+                None => writeln!(out, "no endpoint was picked")?,
+            },
         }
         for (name, value) in &self.headers {
             writeln!(out, "{name}: {value}")?;
@@ -201,21 +215,7 @@ impl Report for Explained {
         for part in &self.parts {
             writeln!(out, "{part}")?;
         }
-        let (needed, all) = (self.bytes_needed, self.body_bytes);
-        match needed {
-            0 => writeln!(
-                out,
-                "decided at the headers: the body cannot change the decision"
-            )?,
-            whole if whole == all => writeln!(
-                out,
-                "decided with the whole body, {all} bytes: any part could change the decision"
-            )?,
-            early => writeln!(
-                out,
-                "decided with {early} of {all} bytes: the rest cannot change the decision"
-            )?,
-        }
+        self.bytes(out)?;
         writeln!(
             out,
             "{} of {} endpoints are candidates",
@@ -251,6 +251,26 @@ impl Report for Explained {
 }
 
 impl Explained {
+    /// Writes how much of the body the decision took.
+    fn bytes(&self, out: &mut dyn Write) -> io::Result<()> {
+        let (needed, all) = (self.bytes_needed, self.body_bytes);
+        match needed {
+            _ if self.waits.is_some() => Ok(()),
+            0 => writeln!(
+                out,
+                "decided at the headers: the body cannot change the decision"
+            ),
+            whole if whole == all => writeln!(
+                out,
+                "decided with the whole body, {all} bytes: any part could change the decision"
+            ),
+            early => writeln!(
+                out,
+                "decided with {early} of {all} bytes: the rest cannot change the decision"
+            ),
+        }
+    }
+
     /// Writes the candidates, best first, with each scorer's raw and weighted score.
     fn table(&self, out: &mut dyn Write) -> io::Result<()> {
         let Some(first) = self.candidates.first() else {

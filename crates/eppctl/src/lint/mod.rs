@@ -34,6 +34,8 @@ mod prefill_unused;
 mod prefix_twice;
 mod prometheus_disabled;
 mod quantity;
+mod queue_bytes;
+mod queue_timeout;
 mod read_body;
 mod refused_update;
 mod report;
@@ -164,7 +166,7 @@ impl Fault {
     }
 }
 
-const RULES: [&Rule; 38] = [
+const RULES: [&Rule; 40] = [
     &not_recognised::RULE,
     &plugin_config::RULE,
     &body_unread::RULE,
@@ -197,6 +199,8 @@ const RULES: [&Rule; 38] = [
     &edge_buffers::RULE,
     &edge_windows::RULE,
     &route_timeout::RULE,
+    &queue_timeout::RULE,
+    &queue_bytes::RULE,
     &circuit_breakers::RULE,
     &admin_open::RULE,
     &status_page::RULE,

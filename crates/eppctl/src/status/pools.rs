@@ -31,6 +31,8 @@ pub struct PoolFacts {
     pub rejected: BTreeMap<String, f64>,
     /// Requests that were left to Envoy's load balancing, by error code.
     pub left_to_envoy: BTreeMap<String, f64>,
+    /// Its flow control, if it has it.
+    pub flow: Option<FlowFacts>,
     /// Requests that another endpoint than the picked one served.
     pub served_elsewhere: f64,
     /// Requests that passed the filter to another cluster.
@@ -47,6 +49,41 @@ pub struct PoolFacts {
     pub series: BTreeMap<String, usize>,
     /// The most series that one VM exports for a pool.
     pub series_bound: usize,
+}
+
+/// The flow control of a pool.
+#[derive(Serialize)]
+pub struct FlowFacts {
+    /// How full the pool is, by stage: `effective` is what the gate goes by.
+    pub saturation: BTreeMap<String, f64>,
+    /// Requests that wait, by priority.
+    pub waiting: BTreeMap<i32, f64>,
+    /// Bytes of their bodies.
+    pub bytes: f64,
+    /// Requests by what became of them.
+    pub outcomes: BTreeMap<String, f64>,
+    /// Requests in flight that were evicted.
+    pub evicted: f64,
+}
+
+impl FlowFacts {
+    fn of(statistics: &Statistics<'_>, pool: &str) -> Option<Self> {
+        statistics.sum(definitions::SATURATION.name(), pool)?;
+        let sum = |family: &str| statistics.sum(family, pool).unwrap_or_default();
+        let saturation = statistics.by(definitions::SATURATION.name(), pool, "stage");
+        let saturation = saturation.into_iter();
+        let waiting = statistics.by(definitions::FLOW_QUEUE_SIZE.name(), pool, "priority");
+        let waiting = waiting.into_iter();
+        Some(Self {
+            saturation: saturation.map(|(stage, ppm)| (stage, ppm / 1e6)).collect(),
+            waiting: waiting
+                .filter_map(|(priority, requests)| Some((priority.parse().ok()?, requests)))
+                .collect(),
+            bytes: sum(definitions::FLOW_QUEUE_BYTES.name()),
+            outcomes: statistics.by(definitions::FLOW_REQUESTS.name(), pool, "outcome"),
+            evicted: sum(definitions::EVICTIONS.name()),
+        })
+    }
 }
 
 impl PoolFacts {
@@ -78,6 +115,7 @@ impl PoolFacts {
             picked: sum(definitions::PICKS.name()),
             rejected: statistics.by(definitions::REQUEST_ERRORS.name(), &pool, "error_code"),
             left_to_envoy: statistics.by(definitions::FALLBACKS.name(), &pool, "error_code"),
+            flow: FlowFacts::of(statistics, &pool),
             served_elsewhere: sum(definitions::SERVED_ELSEWHERE.name()),
             left_alone: sum(definitions::LEFT_ALONE.name()),
             expected_hit_ratio: share(

@@ -90,6 +90,23 @@ pool pool
 }
 
 #[test]
+fn flow_control_has_a_line() {
+    let mut pages = pages();
+    pages.statistics = STATISTICS.to_owned()
+        + r#"epp_wasm_flow_control_pool_saturation_ppm{pool="pool",stage="decode"} 1250000
+epp_wasm_flow_control_pool_saturation_ppm{pool="pool",stage="effective"} 1250000
+llm_d_epp_flow_control_queue_size{pool="pool",priority="10"} 2
+llm_d_epp_flow_control_queue_size{pool="pool",priority="-1"} 30
+llm_d_epp_flow_control_queue_bytes{pool="pool",priority="-1"} 20480
+llm_d_epp_flow_control_requests_total{pool="pool",priority="-1",outcome="Dispatched"} 7
+epp_wasm_flow_control_evictions_total{pool="pool",priority="-1"} 3
+"#;
+    let line = "  flow control  saturation: decode 125 %, effective 125 %; waiting: 2 of priority 10, 30 of priority -1 (20 KiB); since the module was loaded: Dispatched 7, 3 evicted\n";
+    let text = text(&report(&pages));
+    assert!(text.contains(line), "{text}");
+}
+
+#[test]
 fn findings_have_their_place_cause_and_remedy_the_worst_first() {
     let mut pages = pages();
     pages.statistics = STATISTICS

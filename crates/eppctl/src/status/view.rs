@@ -7,7 +7,7 @@ use anstyle::Style;
 use epp_core::findings::Severity;
 
 use super::findings::StatusFinding;
-use super::pools::PoolFacts;
+use super::pools::{FlowFacts, PoolFacts};
 use super::{Report, Verdict};
 use crate::output::{self, styled, ERROR, FAINT, GOOD, STRONG, WARNING};
 
@@ -175,6 +175,9 @@ impl PoolFacts {
                 self.left_alone
             ),
         )?;
+        if let Some(flow) = &self.flow {
+            line(out, "flow control", &flow.text())?;
+        }
         line(out, "cache", &self.cache())?;
         let errors = named(&self.poll_errors);
         line(
@@ -210,6 +213,33 @@ impl PoolFacts {
             (None, _) => "no response with usage yet".to_owned(),
         };
         format!("{expected}; {reported}")
+    }
+}
+
+impl FlowFacts {
+    fn text(&self) -> String {
+        let saturation = self.saturation.iter();
+        let saturation: Vec<String> = saturation
+            .map(|(stage, value)| format!("{stage} {:.0} %", value * 100.0))
+            .collect();
+        let saturation = match saturation.is_empty() {
+            true => "0 %".to_owned(),
+            false => saturation.join(", "),
+        };
+        // The highest priority goes first.
+        let waiting = self.waiting.iter().rev();
+        let waiting: Vec<String> = waiting
+            .map(|(priority, requests)| format!("{requests} of priority {priority}"))
+            .collect();
+        let waiting = match waiting.is_empty() {
+            true => "none".to_owned(),
+            false => format!("{} ({:.0} KiB)", waiting.join(", "), self.bytes / 1024.0),
+        };
+        let outcomes = named(&self.outcomes);
+        format!(
+            "saturation: {saturation}; waiting: {waiting}; since the module was loaded: {outcomes}, {} evicted",
+            self.evicted
+        )
     }
 }
 

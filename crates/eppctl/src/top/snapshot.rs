@@ -1,9 +1,11 @@
 //! A snapshot of the filter, computed from two samples of Envoy's statistics.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use super::Column;
-use crate::admin::statistics::Sample;
+use crate::admin::statistics::{Counts, Sample};
 
 /// An endpoint as the filter sees it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -44,6 +46,47 @@ pub struct Pool {
     pub decision_p50_us: Option<f64>,
     /// Upper bound on the 99th percentile of the decision time, in microseconds.
     pub decision_p99_us: Option<f64>,
+    /// Its flow control, if it has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flow: Option<Flow>,
+}
+
+/// The flow control of a pool.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Flow {
+    /// How full the pool is: 1 where the gate shuts by default.
+    pub saturation: f64,
+    /// Requests that wait, by priority.
+    pub waiting: BTreeMap<i32, f64>,
+    /// Requests sent per second.
+    pub sent: f64,
+    /// Requests per second that were rejected because a queue was at its capacity.
+    pub rejected: f64,
+    /// Requests expired per second.
+    pub expired: f64,
+}
+
+impl Flow {
+    /// Returns the flow control of a pool from two samples.
+    fn between(former: &Counts, now: &Counts, per_second: impl Fn(f64) -> f64) -> Option<Self> {
+        let rate = |outcomes: &[&str]| {
+            let sum = |counts: &Counts| {
+                let counted = outcomes
+                    .iter()
+                    .filter_map(|name| counts.outcomes.get(*name));
+                counted.fold(0.0, |sum, count| sum + count)
+            };
+            per_second(sum(now) - sum(former))
+        };
+        let waiting = now.waiting.iter().filter(|(_, requests)| **requests > 0.0);
+        Some(Self {
+            saturation: now.saturation?,
+            waiting: waiting.map(|(band, requests)| (*band, *requests)).collect(),
+            sent: rate(&["Dispatched"]),
+            rejected: rate(&["RejectedCapacity", "RejectedNoEndpoints"]),
+            expired: rate(&["EvictedTTL", "EvictedNoEndpoints"]),
+        })
+    }
 }
 
 /// A snapshot.
@@ -103,6 +146,7 @@ impl Snapshot {
                 hit_ratio: (of > 0.0).then_some((hits / of).clamp(0.0, 1.0)),
                 decision_p50_us: counts.decision(0.5),
                 decision_p99_us: counts.decision(0.99),
+                flow: Flow::between(&former, counts, per_second),
             });
         }
         snapshot
@@ -181,6 +225,33 @@ llm_d_epp_scheduler_e2e_duration_seconds_bucket{pool=\"p\",le=\"0.00002\"} 10
         assert_eq!(snapshot.endpoints[0].endpoint, "10.0.0.2:80");
         snapshot.sort(Column::Queue, true);
         assert_eq!(snapshot.endpoints[0].endpoint, "10.0.0.1:80");
+    }
+
+    #[test]
+    fn flow_control_has_what_waits_and_its_rates() {
+        let page = "epp_wasm_flow_control_pool_saturation_ppm{pool=\"p\",stage=\"decode\"} 1250000
+epp_wasm_flow_control_pool_saturation_ppm{pool=\"p\",stage=\"effective\"} 1250000
+llm_d_epp_flow_control_queue_size{pool=\"p\",priority=\"10\"} 0
+llm_d_epp_flow_control_queue_size{pool=\"p\",priority=\"-1\"} 7
+llm_d_epp_flow_control_requests_total{pool=\"p\",priority=\"0\",outcome=\"Dispatched\"} 10
+llm_d_epp_flow_control_requests_total{pool=\"p\",priority=\"-1\",outcome=\"Dispatched\"} 10
+";
+        let now = Instant::now();
+        let first = Sample::parse(page, now);
+        let more = page.replace("Dispatched\"} 10", "Dispatched\"} 14")
+            + "llm_d_epp_flow_control_requests_total{pool=\"p\",priority=\"0\",outcome=\"EvictedTTL\"} 3\n";
+        let second = Sample::parse(&more, now + Duration::from_secs(2));
+        let flow = Snapshot::between(&first, &second).pools[0].flow.clone();
+        let expected = Flow {
+            saturation: 1.25,
+            waiting: BTreeMap::from([(-1, 7.0)]),
+            sent: 4.0,
+            rejected: 0.0,
+            expired: 1.5,
+        };
+        assert_eq!(flow, Some(expected));
+        let without = Sample::parse(FIRST, now);
+        assert_eq!(Snapshot::between(&without, &without).pools[0].flow, None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use ratatui::text::Line;
 use ratatui::widgets::{Cell, Paragraph, Row as Cells, Table};
 use ratatui::Frame;
 
-use super::snapshot::{Pool, Row, Snapshot};
+use super::snapshot::{Flow, Pool, Row, Snapshot};
 use super::Column;
 use crate::output::{styled, Report, STRONG};
 
@@ -73,19 +73,45 @@ fn summary(pool: &Pool) -> String {
     )
 }
 
+fn flow_line(flow: &Flow) -> String {
+    // The highest priority goes first.
+    let waiting = flow.waiting.iter().rev();
+    let waiting: Vec<String> = waiting
+        .map(|(priority, requests)| format!("{requests:.0} of priority {priority}"))
+        .collect();
+    let waiting = match waiting.is_empty() {
+        true => "none".to_owned(),
+        false => waiting.join(", "),
+    };
+    format!(
+        "  flow control: saturation {}, waiting {waiting}; {:.1} sent/s, {:.1} rejected/s, {:.1} expired/s",
+        share(Some(flow.saturation)),
+        flow.sent,
+        flow.rejected,
+        flow.expired
+    )
+}
+
+/// Returns the lines of all pools.
+fn pool_lines(snapshot: &Snapshot) -> Vec<String> {
+    let lines = snapshot.pools.iter().flat_map(|pool| {
+        let flow = pool.flow.as_ref().map(flow_line);
+        std::iter::once(summary(pool)).chain(flow)
+    });
+    lines.collect()
+}
+
 /// Draws a snapshot.
 pub fn draw(frame: &mut Frame<'_>, admin: &str, snapshot: &Snapshot, sort: Column) {
+    let pools = pool_lines(snapshot);
     let [head, body, foot] = Layout::vertical([
-        Constraint::Length(snapshot.pools.len() as u16 + 1),
+        Constraint::Length(pools.len() as u16 + 1),
         Constraint::Min(3),
         Constraint::Length(1),
     ])
     .areas(frame.area());
     let bold = Style::new().add_modifier(Modifier::BOLD);
-    let pools = snapshot
-        .pools
-        .iter()
-        .map(|pool| Line::styled(summary(pool), bold));
+    let pools = pools.into_iter().map(|line| Line::styled(line, bold));
     frame.render_widget(Paragraph::new(pools.collect::<Vec<Line<'_>>>()), head);
     let rows = snapshot.endpoints.iter().map(|row| {
         let colour = match row.fresh {
@@ -123,8 +149,8 @@ pub fn draw(frame: &mut Frame<'_>, admin: &str, snapshot: &Snapshot, sort: Colum
 
 impl Report for Snapshot {
     fn text(&self, out: &mut dyn Write) -> io::Result<()> {
-        for pool in &self.pools {
-            writeln!(out, "{}", summary(pool))?;
+        for line in pool_lines(self) {
+            writeln!(out, "{line}")?;
         }
         let line = |cells: [String; 8]| {
             let mut line = String::new();
@@ -216,6 +242,29 @@ mod tests {
         assert!(lines[7].contains("q quit"), "{shown}");
         let buffer = terminal.backend().buffer();
         assert_eq!(buffer[(0, 4)].fg, Color::Yellow);
+    }
+
+    #[test]
+    fn flow_control_has_a_line_below_its_pool() {
+        let mut snapshot = snapshot();
+        snapshot.pools[0].flow = Some(Flow {
+            saturation: 1.25,
+            waiting: [(10, 2.0), (-1, 30.0)].into(),
+            sent: 4.0,
+            expired: 0.5,
+            ..Flow::default()
+        });
+        let mut terminal = Terminal::new(TestBackend::new(140, 9)).unwrap();
+        terminal
+            .draw(|frame| draw(frame, "a", &snapshot, Column::Endpoint))
+            .unwrap();
+        let shown = terminal.backend().to_string();
+        let line = "flow control: saturation 125.0%, waiting 2 of priority 10, 30 of priority -1; 4.0 sent/s, 0.0 rejected/s, 0.5 expired/s";
+        assert!(shown.contains(line), "{shown}");
+        assert!(shown.contains("10.0.0.2:8000"), "{shown}");
+        let mut text = Vec::new();
+        snapshot.text(&mut text).unwrap();
+        assert!(String::from_utf8(text).unwrap().contains(line));
     }
 
     #[test]

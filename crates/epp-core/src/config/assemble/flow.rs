@@ -9,6 +9,7 @@ use crate::config::flow_control::{Band, FlowSection};
 use crate::config::plan::Instance;
 use crate::config::sections::Named;
 use crate::flow::{BandSpec, FlowControl};
+use crate::plugins::saturation::utilization_detector;
 use crate::plugins::source::metrics_data_source::MetricsDataSource;
 use crate::plugins::{self, Capability, PluginType};
 
@@ -51,6 +52,10 @@ impl Assembly<'_> {
                 false => WITHOUT_PAGE,
             },
             detector,
+            detector_name: match &self.gating {
+                Some(detector) => detector.name.clone(),
+                None => utilization_detector::TYPE.name.to_owned(),
+            },
         })
     }
 
