@@ -64,6 +64,7 @@ fn queueing_by(capacity: usize, plugins: &str) -> (Vm, Capacity) {
         negative_band: band,
         usage_limit: UsageLimit::Static(1.0),
         detector: Arc::new(capacity.clone()),
+        detector_name: "capacity".to_owned(),
         eviction: false,
         eviction_grace: Duration::ZERO,
     });
