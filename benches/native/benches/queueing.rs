@@ -53,6 +53,7 @@ fn control(fairness: Fairness) -> FlowControl {
         default_band: band,
         negative_band: band,
         usage_limit: UsageLimit::Static(1.0),
+        detector_name: "capacity".to_owned(),
         detector: Arc::new(Room),
         eviction: false,
         eviction_grace: Duration::ZERO,
