@@ -15,8 +15,6 @@ use epp_envoy::fetch::{self, Call};
 /// A callout under way.
 #[derive(Debug)]
 pub struct Callout {
-    /// The configuration that it belongs to.
-    configuration: u64,
     /// Whose picker waits for it.
     worker: usize,
     id: FetchId,
@@ -38,15 +36,10 @@ impl Pool {
         for (worker, seat) in self.seats.iter().enumerate() {
             let orders = lock(seat).orders();
             for (id, fetch, timeout) in orders {
-                let callout = Callout {
-                    configuration: number,
-                    worker,
-                    id,
-                    fetch,
-                };
+                let callout = Callout { worker, id, fetch };
                 match begin(config, seat, &callout.fetch, timeout) {
                     Ok(call) => {
-                        lock(&self.callouts).insert(call, callout);
+                        lock(&self.callouts).insert((number, call), callout);
                     }
                     Err(error) => self.end(&callout, Err(error)),
                 }
@@ -54,9 +47,9 @@ impl Pool {
         }
     }
 
-    /// A callout has ended, with a response if there is one.
-    pub fn called_back(&self, call: u64, response: Result<Response<'_>, FetchError>) {
-        let callout = lock(&self.callouts).remove(&call);
+    /// A callout of the configuration of this number has ended, with a response if there is one.
+    pub fn called_back(&self, number: u64, call: u64, response: Result<Response<'_>, FetchError>) {
+        let callout = lock(&self.callouts).remove(&(number, call));
         if let Some(callout) = callout {
             self.end(&callout, response);
         }
@@ -67,7 +60,7 @@ impl Pool {
         let mut callouts = lock(&self.callouts);
         let all = std::mem::take(&mut *callouts).into_iter();
         let (ended, others): (HashMap<_, _>, HashMap<_, _>) =
-            all.partition(|(_, callout)| callout.configuration == number);
+            all.partition(|((configuration, _), _)| *configuration == number);
         *callouts = others;
         drop(callouts);
         for callout in ended.values() {

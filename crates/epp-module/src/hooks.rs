@@ -147,8 +147,8 @@ pub extern "C" fn envoy_dynamic_module_on_http_filter_config_http_callout_done(
         _ => Err(FetchError::Reset),
     };
     // SAFETY: Envoy passes what it got for the configuration.
-    if let Role::Pool(pool, _) = unsafe { role(config) } {
-        catch(|| pool.called_back(callout, response));
+    if let Role::Pool(pool, number) = unsafe { role(config) } {
+        catch(|| pool.called_back(*number, callout, response));
     }
 }
 

@@ -8,7 +8,7 @@ use super::build;
 use super::clock::Clock;
 use super::configuration::load;
 use super::fetches::Callout;
-use super::guard::lock;
+use super::guard::{catch, lock, Callback};
 use super::seat::Seat;
 use super::statistics::{Defined, Sample};
 use epp_core::config::Loaded;
@@ -34,8 +34,8 @@ pub struct Pool {
     pub seats: Vec<Mutex<Seat>>,
     /// Its configurations in Envoy, oldest first. The newest is in force; older ones are being drained.
     configurations: Mutex<Vec<Configuration>>,
-    /// Callouts under way by Envoy's numbers.
-    pub callouts: Mutex<HashMap<u64, Callout>>,
+    /// Callouts under way, by the number of their configuration and Envoy's own, which it counts for each configuration.
+    pub callouts: Mutex<HashMap<(u64, u64), Callout>>,
     /// Values of metrics for the main thread to export: Envoy's threads only may do that.
     samples: Mutex<Vec<Sample>>,
     clock: Mutex<Option<Clock>>,
@@ -209,9 +209,15 @@ impl Pool {
         for seat in &self.seats {
             let mut seat = lock(seat);
             seat.tick();
-            exchanges |= seat.wants_fast_exchange();
-            wakes |= seat.has_orders();
-            lock(&self.samples).extend(seat.samples());
+            // This runs the picker, too: a panic must not end the thread.
+            let ended = catch(|| {
+                exchanges |= seat.wants_fast_exchange();
+                wakes |= seat.has_orders();
+                lock(&self.samples).extend(seat.samples());
+            });
+            if ended.is_none() {
+                seat.count_panic(Callback::Tick);
+            }
         }
         wakes |= !lock(&self.samples).is_empty();
         let configurations = lock(&self.configurations);

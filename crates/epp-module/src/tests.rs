@@ -186,6 +186,33 @@ inference-pool::10.0.0.1:80::weight::1
     });
 }
 
+/// Envoy counts the callouts of each configuration by themselves: after a reload the same numbers come again.
+#[test]
+fn a_callout_of_another_configuration_is_another_one_though_it_has_the_same_number() {
+    let document = listed("queue-scorer", "");
+    let polls_both = |config: &FakeConfig| {
+        wait_until("both endpoints are polled", || {
+            config.schedule();
+            config.callouts.lock().unwrap().len() >= 2
+        });
+    };
+    let first = FakeConfig::new("numbers", &document).unwrap();
+    polls_both(&first);
+    let second = FakeConfig::new("numbers", &document).unwrap();
+    polls_both(&second);
+    (0..2).for_each(|number| first.call_back(number, None));
+    let page = "vllm:num_requests_waiting{model_name=\"m\"} 3\n";
+    (0..2).for_each(|number| second.call_back(number, Some(("200", page))));
+    wait_until("the pages are known", || {
+        second.schedule();
+        let metrics = second.metrics.lock().unwrap();
+        let fresh = |(name, value): &(&String, &u64)| {
+            name.starts_with("epp_wasm_endpoint_freshness ") && **value == 2
+        };
+        metrics.iter().filter(fresh).count() == 2
+    });
+}
+
 #[test]
 fn requests_to_other_clusters_are_left_alone_but_for_the_destination_header() {
     const CLUSTER_NAME: u32 = 57;
