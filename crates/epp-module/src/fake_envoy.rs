@@ -75,8 +75,11 @@ impl FakeConfig {
         *self.ours.0.lock().unwrap() as *const c_void
     }
 
-    /// Has the main thread do what waits for it.
+    /// Has the main thread do what waits for it, if it was woken.
     pub fn schedule(&self) {
+        if self.woken.swap(0, Ordering::SeqCst) == 0 {
+            return;
+        }
         let pointer = from_ref(self).cast_mut().cast();
         hooks::envoy_dynamic_module_on_http_filter_config_scheduled(pointer, self.ours(), 0);
     }

@@ -3,7 +3,7 @@
 //! No line of this crate is meant to panic (the lints deny it), so a caught panic is a defect. It is logged with its
 //! place and counted; the request that it struck is handled by the failure mode.
 
-use std::panic::{catch_unwind, set_hook, AssertUnwindSafe};
+use std::panic::{catch_unwind, set_hook, take_hook, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
@@ -19,17 +19,19 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has panics logged instead of printed.
+/// Has panics logged.
 pub fn log_panics() {
     /// More than this need no further lines.
     const MAX_LOGGED: u32 = 16;
     static LOGGED: AtomicU32 = AtomicU32::new(0);
     static SET: Once = Once::new();
     SET.call_once(|| {
-        set_hook(Box::new(|panic| {
+        let before = take_hook();
+        set_hook(Box::new(move |panic| {
             if LOGGED.fetch_add(1, Ordering::Relaxed) < MAX_LOGGED {
                 log::error!("internal error, please report it: {panic}");
             }
+            before(panic);
         }));
     });
 }

@@ -214,6 +214,22 @@ fn a_callout_of_another_configuration_is_another_one_though_it_has_the_same_numb
 }
 
 #[test]
+fn polling_goes_on_where_callouts_are_cut_off_with_their_configuration() {
+    let document = listed("queue-scorer", "");
+    let first = configured("cut", &document);
+    wait_until("the pages are fetched", || {
+        first.schedule();
+        first.callouts.lock().unwrap().len() == 2
+    });
+    let second = FakeConfig::new("cut", &document).unwrap();
+    drop(first);
+    wait_until("they are fetched again", || {
+        second.schedule();
+        second.callouts.lock().unwrap().len() == 2
+    });
+}
+
+#[test]
 fn requests_to_other_clusters_are_left_alone_but_for_the_destination_header() {
     const CLUSTER_NAME: u32 = 57;
     let config = configured("elsewhere", &listed("queue-scorer", ""));
