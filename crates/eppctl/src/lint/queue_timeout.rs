@@ -34,7 +34,8 @@ const IDLE: Duration = Duration::from_secs(300);
 
 /// Returns how long a request may wait; `None` if there is no limit.
 fn longest(control: &FlowControl) -> Option<Duration> {
-    let bands = control.bands.iter().chain([&control.default_band]);
+    let defaults = [&control.default_band, &control.negative_band];
+    let bands = control.bands.iter().chain(defaults);
     let limits = bands.map(|band| band.ttl.unwrap_or(control.ttl));
     let mut limits = limits.chain([control.empty_pool_ttl]);
     limits.try_fold(Duration::ZERO, |longest, limit| Some(longest.max(limit?)))
@@ -182,6 +183,10 @@ mod tests {
             ),
             (
                 "defaultRequestTTL: 60s, priorityBands: [{priority: 3, defaultRequestTTL: 10m}]",
+                "for 600 s",
+            ),
+            (
+                "defaultRequestTTL: 60s, defaultNegativePriorityBand: {defaultRequestTTL: 10m}",
                 "for 600 s",
             ),
         ] {
