@@ -23,6 +23,8 @@ struct Seen {
     tag: u32,
     obstacle: Option<Obstacle>,
     freshness: Freshness,
+    /// Whether the log has it that its metrics are stale: not where an obstacle is why they are.
+    told_stale: bool,
     /// Since when the obstacle is the same, and the freshness: since this picker first saw the endpoint, or longer.
     since: [Instant; 2],
 }
@@ -53,14 +55,16 @@ impl Seen {
             (None, None) => {}
         }
         match (before.freshness, self.freshness) {
-            (before, now) if before == now => *since_unread = unread,
-            // Otherwise that is why.
-            (Freshness::Fresh, Freshness::Stale) if self.obstacle.is_none() => {
+            (freshness, now) if freshness == now => {
+                *since_unread = unread;
+                self.told_stale = before.told_stale;
+            }
+            (Freshness::Fresh, Freshness::Stale) if self.told_stale => {
                 let reason = error.map_or("no page yet".to_owned(), FetchError::text);
                 let text = format!("metrics of endpoint {address} are stale: {reason}");
                 lines.push((Level::Warning, Subject::Endpoint, text));
             }
-            (Freshness::Stale, Freshness::Fresh) if before.obstacle.is_none() => {
+            (Freshness::Stale, Freshness::Fresh) if before.told_stale => {
                 let seconds = now.since(unread).as_secs();
                 let text =
                     format!("metrics of endpoint {address} are fresh again after {seconds} s");
@@ -115,15 +119,17 @@ impl Picker {
                 false => Some(("unhealthy", endpoint.health.name())),
                 true => ejected.map(|reason| ("ejected", reason.name())),
             };
+            let is_stale = endpoint.freshness == Freshness::Stale;
             let mut seen = Seen {
                 tag: endpoint.tag(),
                 obstacle,
                 freshness: endpoint.freshness,
+                told_stale: is_stale && obstacle.is_none(),
                 since: [now; 2],
             };
             all += 1;
             out += usize::from(obstacle.is_some());
-            stale += usize::from(seen.freshness == Freshness::Stale);
+            stale += usize::from(is_stale);
             if let Some(before) = state.filter(|before| before.tag == seen.tag) {
                 let error = monitor.poll_error(slot);
                 lines.append(&mut seen.follow(&before, &endpoint.address, error));
@@ -208,6 +214,8 @@ fn weights(plan: &Plan) -> impl Iterator<Item = (&str, &str, f64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::config;
 
@@ -249,6 +257,72 @@ schedulingProfiles: [{{name: default, plugins: [{profile}]}}]
         }
         assert!(changes(&after, &before).contains("kv-cache-utilization-scorer removed"));
         assert!(!text.contains("prefix-cache-scorer in"), "{text}");
+    }
+
+    /// Returns the lines as an endpoint goes through these states, a second apart: stale or fresh, ejected or not.
+    fn lines(states: &[(Freshness, bool)]) -> Vec<String> {
+        let mut seconds = 0;
+        let mut seen = states.iter().map(|(freshness, is_ejected)| {
+            seconds += 1;
+            let obstacle = is_ejected.then_some(("ejected", "unserved"));
+            Seen {
+                tag: 1,
+                obstacle,
+                freshness: *freshness,
+                told_stale: *freshness == Freshness::Stale && obstacle.is_none(),
+                since: [Instant::default().after(Duration::from_secs(seconds)); 2],
+            }
+        });
+        let mut before = seen.next().unwrap();
+        let mut lines = Vec::new();
+        for mut now in seen {
+            lines.extend(now.follow(&before, "a:1", None));
+            before = now;
+        }
+        lines.into_iter().map(|(.., text)| text).collect()
+    }
+
+    #[test]
+    fn fresh_again_is_said_where_stale_was() {
+        const FRESH: Freshness = Freshness::Fresh;
+        const STALE: Freshness = Freshness::Stale;
+        let (stale, ejected, back) = (
+            "metrics of endpoint a:1 are stale: no page yet",
+            "endpoint a:1 is ejected: unserved",
+            "endpoint a:1 may be picked again: it was ejected for ",
+        );
+        for (states, expected) in [
+            (
+                &[
+                    (FRESH, false),
+                    (STALE, false),
+                    (STALE, false),
+                    (FRESH, false),
+                ] as &[_],
+                &[stale, "metrics of endpoint a:1 are fresh again after 2 s"] as &[_],
+            ),
+            // It has become stale while it was ejected, and is still stale when it is back.
+            (
+                &[(FRESH, true), (STALE, true), (STALE, false), (FRESH, false)],
+                &[back],
+            ),
+            (&[(FRESH, true), (STALE, true), (FRESH, false)], &[back]),
+            // Stale first.
+            (
+                &[(FRESH, false), (STALE, false), (STALE, true), (FRESH, true)],
+                &[
+                    stale,
+                    ejected,
+                    "metrics of endpoint a:1 are fresh again after 2 s",
+                ],
+            ),
+        ] {
+            let found = lines(states);
+            assert_eq!(found.len(), expected.len(), "{states:?}: {found:?}");
+            for (found, expected) in found.iter().zip(expected) {
+                assert!(found.starts_with(expected), "{states:?}: {found}");
+            }
+        }
     }
 
     #[test]
