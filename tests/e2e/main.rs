@@ -40,6 +40,8 @@ mod steering;
 mod stream;
 mod teaching;
 mod ticks;
+#[path = "../deploy/tls.rs"]
+mod tls;
 mod uploads;
 mod view;
 mod witness;

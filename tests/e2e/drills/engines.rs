@@ -65,20 +65,66 @@ fn decision_modes_are_told(proxy: &Proxy, late: &Sim, connect: impl FnOnce()) {
     is_over(proxy, "late", Finding::BalancedBlindly);
     is_over(proxy, "late", Finding::AdminUnreachable);
     decides(proxy, 2, "metrics");
-    let metrics = |metrics| {
-        let faults = Faults {
-            metrics,
-            ..Faults::default()
-        };
-        late.pods().for_each(|pod| pod.set_faults(faults.clone()));
-    };
-    metrics(Metrics::Error);
+    set_metrics(late, Metrics::Error);
     let fresh = "0 of 2 endpoints have fresh metrics";
     is_told(proxy, "late", Finding::OwnCounts, fresh);
     decides(proxy, 1, "its own counts");
-    metrics(Metrics::Fine);
+    set_metrics(late, Metrics::Fine);
     is_over(proxy, "late", Finding::OwnCounts);
     decides(proxy, 2, "metrics");
+}
+
+/// Has the metrics pages of all pods fail, or not.
+fn set_metrics(sim: &Sim, metrics: Metrics) {
+    let faults = Faults {
+        metrics,
+        ..Faults::default()
+    };
+    sim.pods().for_each(|pod| pod.set_faults(faults.clone()));
+}
+
+/// What is known of the members stays: without any page the pool decides by its own counts, and by nothing only once
+/// Envoy has started again.
+#[test]
+fn a_pool_without_any_page_decides_by_nothing_once_envoy_has_started_again() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    let relay = Relay::start();
+    let config = pool("late", ", adminCluster: relay", SHORT);
+    let mut setup = Setup::new(&sim.addresses(), &config);
+    setup.others.push(("late".to_owned(), sim.addresses()));
+    setup.more_clusters = vec![fixed("relay", &[relay.address])];
+    setup.base_id = Some(std::process::id());
+    setup.status_page = true;
+    let mut proxy = setup.launch();
+    relay.target.store(proxy.admin, Ordering::Relaxed);
+    proxy.wait_until_it_serves();
+    decides(&proxy, 2, "metrics");
+
+    set_metrics(&sim, Metrics::Error);
+    relay.target.store(0, Ordering::Relaxed);
+    is_told(
+        &proxy,
+        "late",
+        Finding::AdminUnreachable,
+        "cluster \"relay\": reset",
+    );
+    let fresh = "0 of 2 endpoints have fresh metrics";
+    is_told(&proxy, "late", Finding::OwnCounts, fresh);
+    decides(&proxy, 1, "its own counts");
+    assert_ne!(open(&proxy, "late", Finding::BalancedBlindly), Some(1));
+
+    proxy.replace_process();
+    proxy.wait_until("the other process has taken over", || {
+        get(proxy.admin, "/server_info")
+            .is_ok_and(|info| info.body.contains("\"restart_epoch\": 1"))
+    });
+    is_told(&proxy, "late", Finding::BalancedBlindly, "cluster late");
+    decides(&proxy, 0, "nothing yet");
+    relay.target.store(proxy.admin, Ordering::Relaxed);
+    decides(&proxy, 1, "its own counts");
+    set_metrics(&sim, Metrics::Fine);
+    decides(&proxy, 2, "metrics");
+    is_over(&proxy, "late", Finding::BalancedBlindly);
 }
 
 fn a_hung_engine_is_told(proxy: &Proxy, sim: &Sim) {

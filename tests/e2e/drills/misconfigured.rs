@@ -1,9 +1,13 @@
 //! Names, paths and ports that are wrong from the start. The pools of one Envoy have one fault each.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{SocketAddr, TcpStream};
 
 use envoy_harness::config::{fixed, policy};
+use envoy_harness::envoy::{command, BaseId};
 use envoy_harness::statistics::samples;
+use envoy_harness::{free_port, path_of, wait_until, Folder, Process};
 use epp_core::findings::Finding;
 use fake_model_server::{Settings, Sim};
 use serde_json::json;
@@ -12,6 +16,7 @@ use super::alerts::replay::{fires, Fired, Phase, Recording};
 use super::{is_told, pool, responding};
 use crate::client::{complete, get};
 use crate::proxy::{Proxy, Setup};
+use crate::tls;
 
 const HTML: &[u8] =
     b"HTTP/1.1 200 OK\r\ncontent-length: 15\r\ncontent-type: text/html\r\n\r\n<html></html>\r\n";
@@ -26,11 +31,12 @@ const UNPOLLED: &[&str] = &[
     "missing",
     "html",
     "tls",
+    "alert",
     "reset",
     "large",
 ];
 
-/// A fatal alert, with which a TLS server responds to plain text.
+/// A fatal alert, with which some TLS servers respond to plain text.
 const TLS_ALERT: &[u8] = b"\x15\x03\x01\x00\x02\x02\x46";
 
 /// Returns a response with a page of 5 MiB.
@@ -38,6 +44,41 @@ fn large_page() -> &'static [u8] {
     let page = "vllm:num_requests_waiting 7\n".repeat((5 << 20) / 28);
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", page.len());
     (head + &page).leak().as_bytes()
+}
+
+/// Model servers whose ports speak TLS: an Envoy in front of them.
+struct BehindTls {
+    ports: Vec<SocketAddr>,
+    _envoy: Process,
+    _folder: Folder,
+}
+
+impl BehindTls {
+    fn start(pods: &[SocketAddr]) -> Self {
+        let folder = Folder::new("drill-tls");
+        let certificates = folder.path().join("tls");
+        tls::write_certificates(&certificates, "model-server");
+        let fronts: BTreeMap<u64, u16> = pods
+            .iter()
+            .map(|pod| (u64::from(pod.port()), free_port()))
+            .collect();
+        let file = folder.path().join("tls.json");
+        fs::write(&file, tls::terminator(&certificates, &fronts)).unwrap();
+        let mut envoy = command(&path_of("ENVOY"), &file, BaseId::Unique);
+        envoy.args(["--concurrency", "1"]);
+        let log = folder.path().join("tls.log");
+        let envoy = Process::start("the Envoy that takes TLS off", envoy, &log).unwrap();
+        let ports = fronts.into_values();
+        let ports: Vec<SocketAddr> = ports.map(|port| ([127, 0, 0, 1], port).into()).collect();
+        wait_until("its ports are open", || {
+            ports.iter().all(|port| TcpStream::connect(port).is_ok())
+        });
+        Self {
+            ports,
+            _envoy: envoy,
+            _folder: folder,
+        }
+    }
 }
 
 /// Returns the parameters of metrics-data-source.
@@ -56,7 +97,7 @@ struct Faulty {
     config: String,
 }
 
-fn faulty_pools(pods: &[SocketAddr]) -> Vec<Faulty> {
+fn faulty_pools(pods: &[SocketAddr], behind_tls: &[SocketAddr]) -> Vec<Faulty> {
     let with = |name, members: &[SocketAddr], config| Faulty {
         name,
         members: members.to_vec(),
@@ -97,13 +138,14 @@ fn faulty_pools(pods: &[SocketAddr]) -> Vec<Faulty> {
         with("refused", &[closed], plain("refused")),
         with("missing", &[responding(NOT_FOUND)], plain("missing")),
         with("html", &[responding(HTML)], plain("html")),
-        with("tls", &[responding(TLS_ALERT)], plain("tls")),
+        with("tls", behind_tls, plain("tls")),
+        with("alert", &[responding(TLS_ALERT)], plain("alert")),
         with("reset", &[responding(b"")], plain("reset")),
         with("large", &[responding(large_page())], plain("large")),
     ]
 }
 
-fn start(sim: &Sim) -> Proxy {
+fn start(sim: &Sim, behind_tls: &BehindTls) -> Proxy {
     // Its cluster does not follow the header.
     let mut setup = Setup::new(&sim.addresses(), &pool("inference-pool", "", ""));
     setup.cluster =
@@ -113,7 +155,7 @@ fn start(sim: &Sim) -> Proxy {
         name,
         members,
         config,
-    } in faulty_pools(&sim.addresses())
+    } in faulty_pools(&sim.addresses(), &behind_tls.ports)
     {
         setup.configs.push(config);
         setup.others.push((name.to_owned(), members));
@@ -159,6 +201,7 @@ pub const ALERTS: &[Fired] = &[
             "missing",
             "html",
             "tls",
+            "alert",
             "reset",
             "large",
         ],
@@ -204,7 +247,9 @@ const TOLD: &[(&str, Finding, &str)] = &[
     ("refused", Finding::PollsFail, "(unreachable)"),
     ("missing", Finding::PollsFail, "(status 404)"),
     ("html", Finding::PollsFail, "(not-a-page)"),
-    ("tls", Finding::PollsFail, "(not-http)"),
+    ("tls", Finding::PollsFail, "3 of 3 endpoints: "),
+    ("tls", Finding::PollsFail, "(reset)"),
+    ("alert", Finding::PollsFail, "(not-http)"),
     ("reset", Finding::PollsFail, "(reset)"),
     ("large", Finding::PollsFail, "(too-large)"),
     (
@@ -217,7 +262,8 @@ const TOLD: &[(&str, Finding, &str)] = &[
 #[test]
 fn what_is_misconfigured_is_told_with_its_names() {
     let sim = Sim::start(3, &Settings::default()).unwrap();
-    let proxy = start(&sim);
+    let behind_tls = BehindTls::start(&sim.addresses());
+    let proxy = start(&sim, &behind_tls);
     proxy.wait_until("Envoy listens", || get(proxy.port, "/lost/x").is_ok());
     let mut number = 0;
     proxy.wait_until("requests go elsewhere than they name", || {
@@ -239,7 +285,8 @@ fn what_is_misconfigured_is_told_with_its_names() {
     for (cluster, reason) in [
         ("refused", "unreachable"),
         ("missing", "status"),
-        ("tls", "not-http"),
+        ("tls", "reset"),
+        ("alert", "not-http"),
     ] {
         let page = proxy.prometheus();
         let mut errors = samples(&page, "llm_d_epp_datalayer_poll_errors_total");
