@@ -4,13 +4,16 @@
 
 mod common;
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 use common::{eppctl, out};
-use envoy_harness::client::complete;
+use envoy_harness::client::{complete, get};
+use envoy_harness::config::policy;
 use envoy_harness::proxy::{Proxy, Setup};
 use fake_model_server::{Settings, Sim};
-use serde_json::Value;
+use serde_json::{json, Value};
 
 const CONFIG: &str = "
 apiVersion: llm-d.ai/v1alpha1
@@ -81,6 +84,86 @@ fn a_running_envoy_is_healthy_until_its_pool_is_empty() {
         text.contains("broken: pool-empty of inference-pool\n  cause: "),
         "{text}"
     );
+}
+
+/// Returns a server's address that responds to any request with 404.
+fn without_pages() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n");
+        }
+    });
+    address
+}
+
+/// The drills (tests/e2e/drills) compare the page with log and metrics; this, three of their causes with the verdict.
+#[test]
+fn causes_and_remedies_are_those_of_the_status_page() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    let of_cluster = |cluster: &str| {
+        format!(
+            "{}  {{name: members, type: envoy-cluster-discovery, parameters: {{clusters: [{cluster}]}}}}]
+schedulingProfiles: [{{name: default, plugins: [{{pluginRef: queue-scorer}}]}}]
+dataLayer: {{discovery: {{pluginRef: members}}}}
+",
+            CONFIG.trim_end().trim_end_matches(']').to_owned() + ",\n"
+        )
+    };
+    let mut setup = Setup::new(&sim.addresses(), &of_cluster("inference-pool"));
+    // This cluster does not follow the header.
+    setup.cluster =
+        json!({"load_balancing_policy": policy("round_robin", "RoundRobin", json!({}))});
+    for (name, members) in [
+        ("models", sim.addresses()),
+        ("missing", vec![without_pages()]),
+    ] {
+        setup.others.push((name.to_owned(), members));
+    }
+    setup.configs.extend(["modles", "missing"].map(of_cluster));
+    setup.status_page = true;
+    let proxy = setup.start();
+    let admin = format!("127.0.0.1:{}", proxy.admin);
+    let expected = [
+        ("no-override-host", "inference-pool"),
+        ("cluster-unknown", "modles"),
+        ("polls-fail", "missing"),
+    ];
+    let mut report = Value::Null;
+    let found = |report: &Value, (id, pool): (&str, &str)| {
+        let findings = report["findings"].as_array()?.iter();
+        let mut own = findings.filter(|finding| finding["id"] == id && finding["pool"] == pool);
+        own.next().cloned()
+    };
+    let mut number = 0;
+    proxy.wait_until("all are found", || {
+        for _ in 0..10 {
+            number += 1;
+            complete(proxy.port, "m", &format!("{number} of many"));
+        }
+        report = status(&admin).0;
+        expected.iter().all(|one| found(&report, *one).is_some())
+    });
+    assert_eq!(report["verdict"], "not-healthy");
+    let text = out(&eppctl(&["status", &admin], ""));
+    for (id, pool) in expected {
+        let finding = found(&report, (id, pool)).unwrap();
+        let [cause, remedy] = ["cause", "remedy"].map(|key| finding[key].as_str().unwrap());
+        assert!(
+            text.contains(cause) && text.contains(remedy),
+            "{id}: {text}"
+        );
+        // Both, in the section of this pool.
+        proxy.wait_until(&format!("{id} is on the page"), || {
+            let page = get(proxy.status, "/").map_or_else(|_| String::new(), |page| page.body);
+            let title = format!("Pool {pool}<");
+            let mut sections = page.split("<section");
+            let section = sections.find(|section| section.contains(&title));
+            section.is_some_and(|section| section.contains(cause) && section.contains(remedy))
+        });
+    }
 }
 
 #[test]
