@@ -35,12 +35,14 @@ const OF_POOLS: &[Fired] = &[
     ("EppEndpointsUnhealthy", &["inference-pool"]),
 ];
 
-/// Two Envoys after hours without a fault. The first is sent a listener without bodies and a wrong one, loses a VM, its
-/// memory and its endpoints. The second is sent another build of the module, on a version of Envoy that was not
+/// Two Envoys after hours without a fault. The first is sent a listener without bodies and a wrong one, panics, loses a
+/// VM, its memory and its endpoints. The second is sent another build of the module, on a version of Envoy that was not
 /// tested, and a wrong configuration by ECDS; one of its pods hangs.
 const OF_ENVOYS: &[Fired] = &[
     ("EppDoesNotReadBodies", &["inference-pool"]),
     ("EppListenerUpdateRefused", &[]),
+    ("EppConfigurationRefused", &[]),
+    ("EppModulePanicked", &["inference-pool"]),
     ("EppModuleTrapped", &[]),
     ("EppMemoryIsHigh", &["inference-pool"]),
     ("EppNoEndpoints", &["inference-pool"]),
@@ -278,6 +280,11 @@ fn first_faults(proxy: &mut Proxy) {
             &[("x-epp-fault", kind)],
         );
     };
+    fault("panic");
+    // The VM counts at its next tick.
+    proxy.wait_until("the panic is counted", || {
+        proxy.counted("epp_wasm_caught_panics_total") == 1
+    });
     fault("trap");
     proxy.wait_until("the VM is back", || {
         complete(proxy.port, "m", "x").status == 200
