@@ -1,6 +1,7 @@
 //! Each alert fires in its drill, and no other; none fires in the hours before, nor for the pool that is well beside
 //! it. [`replay`] says how hours are made of seconds.
 
+mod flow;
 pub mod replay;
 
 use std::collections::BTreeSet;
@@ -94,6 +95,7 @@ fn every_alert_has_a_drill() {
         OF_POOLS,
         OF_ENVOYS,
         OF_BEGINNINGS,
+        flow::ALERTS,
         OF_SLOWNESS,
         OF_MONITORING,
     ];
