@@ -5,13 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
 
 use envoy_harness::client;
 use envoy_harness::{free_port, wait_until, Folder, Process};
+use fake_model_server::Faults;
 use serde_json::Value;
 
 use crate::envoy::{self, top};
 use crate::stage::{read, Stage};
+
+/// A request with a short prompt.
+const SHORT: &[u8] = br#"{"model": "demo", "prompt": "When?", "max_tokens": 1}"#;
 
 /// Stands for what Grafana puts in: some scrapes long.
 const RANGE: &str = "15s";
@@ -37,7 +42,7 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    fn start(folder: &Folder, targets: [u16; 3]) -> Self {
+    fn start(folder: &Folder, targets: [u16; 4]) -> Self {
         let targets = targets.map(|port| format!("\"127.0.0.1:{port}\""));
         let targets = targets.join(", ");
         let config = format!(
@@ -141,6 +146,34 @@ fn disaggregating() -> (Stage, Process) {
     (stage, envoy)
 }
 
+/// Starts an Envoy with flow control, whose model servers are full with a request each and slow.
+fn gating() -> (Stage, Process) {
+    let text = fs::read_to_string(top().join("envoy/minimal.yaml")).unwrap();
+    let line = |text: &str| format!("{:20}{text}\n", "");
+    let gate = [
+        "featureGates: [flowControl]",
+        "flowControl: {saturationDetector: {pluginRef: concurrency-detector}}",
+        "plugins:",
+        "- {type: concurrency-detector, parameters: {maxConcurrency: 1}}",
+    ];
+    let gated = text.replacen(&line("plugins:"), &gate.map(line).concat(), 1);
+    let stage = Stage::of(serde_yaml::from_str(&gated).unwrap());
+    let slow = Faults {
+        delay_ms: 300,
+        ..Faults::default()
+    };
+    stage
+        .sim
+        .pods()
+        .for_each(|pod| pod.set_faults(slow.clone()));
+    let envoy = envoy::start(&stage.folder, "envoy", &stage.text());
+    let port = stage.port(10_000);
+    wait_until("Envoy responds", || {
+        client::get(port, "/v1/models").is_ok_and(|response| response.status == 200)
+    });
+    (stage, envoy)
+}
+
 /// Requests that leave a trace in every metric: cached ones, ones served elsewhere. They go on until `enough`
 /// says so, which is checked after every twentieth.
 fn traffic(stage: &mut Stage, port: u16, mut enough: impl FnMut() -> bool) {
@@ -171,7 +204,9 @@ fn every_expression_finds_something() {
     let _envoy = envoy::start(&stage.folder, "envoy", &stage.text());
     let (refusing, _refusing) = refusing();
     let (disaggregating, _disaggregating) = disaggregating();
-    let targets = [admin, refusing.port(9_901), disaggregating.port(9_901)];
+    let (gating, _gating) = gating();
+    let others = [&refusing, &disaggregating, &gating].map(|stage| stage.port(9_901));
+    let targets = [admin, others[0], others[1], others[2]];
     let prometheus = Prometheus::start(&stage.folder, targets);
     wait_until("Envoy responds", || {
         client::get(port, "/v1/models").is_ok_and(|response| response.status == 200)
@@ -189,6 +224,11 @@ fn every_expression_finds_something() {
     traffic(&mut stage, port, || {
         // A prompt that is too short for another endpoint to compute it.
         client::complete(disaggregating.port(10_000), "demo", "When?");
+        // More at once than go on at once.
+        let port = gating.port(10_000);
+        for _ in 0..8 {
+            thread::spawn(move || client::send(port, "POST", "/v1/completions", &[], SHORT));
+        }
         empty.retain(|expression| prometheus.finds(expression) == 0);
         println!("nothing is found yet by {empty:#?}");
         empty.is_empty()
