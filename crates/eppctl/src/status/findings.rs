@@ -242,6 +242,9 @@ pub fn add_seen(
     findings.extend(past(statistics, received.is_some()));
 }
 
+/// What the counter of refused updates of listeners ends with.
+const LISTENERS: &str = "listener_manager_lds_update_rejected";
+
 /// Returns what has happened since Envoy started. A counter does not say whether it is over: it is taken for a fault,
 /// unless the configuration in force says that it is over.
 fn past(statistics: &Statistics<'_>, dumped: bool) -> Vec<StatusFinding> {
@@ -251,25 +254,35 @@ fn past(statistics: &Statistics<'_>, dumped: bool) -> Vec<StatusFinding> {
         "_remote_load_fetch_failures",
     ]);
     failures.extend(statistics.of(definitions::CAUGHT_PANICS.name()));
-    let listeners = match dumped {
-        // The finding refused-update is the fault, as long as there is one.
-        true => Severity::Note,
-        false => Severity::Degraded,
-    };
     let mut updates =
         statistics.ending(&["_update_rejected", "_config_reject", "_config_conflict"]);
     updates.retain(|series| !series.family.starts_with(updates::PREFIX));
+    // Envoy's dump says of listeners alone that the last update was refused: the finding refused-update is that fault.
+    let (listeners, others): (Vec<_>, Vec<_>) = updates
+        .into_iter()
+        .partition(|series| dumped && series.family.ends_with(LISTENERS));
+    let filters = match dumped {
+        true => Severity::Note,
+        false => Severity::Degraded,
+    };
     let events = [
         (
             "updates-refused",
+            Severity::Degraded,
+            others,
+            "Envoy has refused updates of its configuration since it started, and it cannot be told whether the last one is in force.",
+            "Envoy's log has the reasons. It is over if the log has no refusal after the last update. Of listeners it can be told where /config_dump is exposed. The counter stays until Envoy restarts.",
+        ),
+        (
+            "updates-refused",
+            Severity::Note,
             listeners,
-            updates,
-            "Envoy has refused updates of its configuration since it started.",
-            "Envoy's log has the reasons. It is over once an update is accepted: then no finding refused-update is left where /config_dump is exposed. The counter stays until Envoy restarts.",
+            "Envoy has refused updates of listeners since it started.",
+            "Envoy's log has the reasons. It is over where there is no finding refused-update. The counter stays until Envoy restarts.",
         ),
         (
             "configurations-refused",
-            listeners,
+            filters,
             statistics.of(definitions::REJECTED_CONFIGURATIONS.name()).collect(),
             "The filter has refused configurations since Envoy started.",
             "Envoy's log has the reasons; `eppctl check` finds them in the document. The counter stays until Envoy restarts.",

@@ -192,6 +192,41 @@ fn a_refused_update_is_a_fault_until_one_is_accepted() {
 }
 
 #[test]
+fn a_refused_cluster_or_route_is_a_fault_whose_end_no_dump_tells() {
+    for counter in [
+        "envoy_cluster_manager_cds_update_rejected{}",
+        "envoy_http_rds_update_rejected{envoy_rds_route_config=\"llm\"}",
+        "envoy_cluster_update_rejected{envoy_cluster_name=\"pool\"}",
+    ] {
+        let mut pages = pages();
+        pages.statistics = format!("{STATISTICS}{counter} 1\n");
+        // Of Envoy 1.40: it has no error_state of clusters and routes.
+        pages.dump = Some(dump("vm_id: epp"));
+        let report = report(&pages);
+        assert_eq!(report.verdict, Verdict::NotHealthy, "{counter}");
+        assert_eq!(ids(&report), ["updates-refused"]);
+        assert!(report.findings[0].cause.contains("cannot be told"));
+    }
+}
+
+#[test]
+fn a_refused_filter_is_a_fault_even_if_counters_were_reset() {
+    let told = |last_updated: &str| {
+        let mut pages = pages();
+        let prefix = "envoy_extension_config_discovery_http_filter_epp";
+        // POST /reset_counters leaves gauges alone.
+        pages.statistics = format!(
+            "{STATISTICS}{prefix}_update_rejected{{}} 0\n{prefix}_update_success{{}} 0\n{prefix}_config_reload{{}} 0\n{prefix}_update_time{{}} 1795990780217\n"
+        );
+        let received = format!("{{last_updated: '{last_updated}', ecds_filter: {{name: epp");
+        pages.dump = Some(dump("vm_id: epp").replace("{ecds_filter: {name: epp", &received));
+        report(&pages).verdict
+    };
+    assert_eq!(told("2026-11-29T22:19:57.545Z"), Verdict::NotHealthy);
+    assert_eq!(told("2026-11-29T22:19:40.200Z"), Verdict::Healthy);
+}
+
+#[test]
 fn a_filter_that_was_refused_is_a_fault_until_one_is_accepted() {
     let told = |success: u32, reload: u32, update_time: u64| {
         let mut pages = pages();

@@ -43,8 +43,10 @@ pub fn refused(
     let known = Subscriptions::of(statistics, received.unwrap_or_default());
     let rejected = known.statistics.iter().filter_map(|(name, count)| {
         let subscription = name.strip_suffix("_update_rejected")?;
-        let counted = count.is_none_or(|count| count > 0.0);
-        counted.then(|| ((*name).to_owned(), known.last(subscription)))
+        let last = known.last(subscription);
+        // Counters may have been reset since.
+        let counted = count.is_none_or(|count| count > 0.0) || last == Last::Refused;
+        counted.then(|| ((*name).to_owned(), last))
     });
     let rejected: Vec<(String, Last)> = rejected.collect();
     let findings = OUTCOMES
