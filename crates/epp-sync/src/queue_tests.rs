@@ -152,6 +152,7 @@ fn a_record_of_more_than_a_picker_can_have_is_not_ours() {
     ];
     for (bands, flows, sample, known) in cases {
         let bands: Vec<WaitingBand> = (0..bands)
+            .rev()
             .map(|priority| band(priority as i32, 1))
             .collect();
         let waiting = Backlog {

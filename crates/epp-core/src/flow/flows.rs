@@ -261,12 +261,14 @@ impl Flows {
         Some(next)
     }
 
-    /// Returns how many flows have requests that wait, and the smallest of their hashes in order, `most` at most.
+    /// Returns how many flows have requests that wait, and the smallest of their hashes in order, each once, `most` at
+    /// most.
     pub fn sample(&self, most: usize) -> (usize, Vec<u32>) {
         let waiting = self.flows.iter().filter(|flow| flow.waiting > 0);
         let mut hashes: Vec<u32> = waiting.map(|flow| flow.hash).collect();
         let count = hashes.len();
         hashes.sort_unstable();
+        hashes.dedup();
         hashes.truncate(most);
         (count, hashes)
     }

@@ -33,6 +33,11 @@ const MAX_QUEUED: usize = 65_536;
 /// published counts.
 const MAX_YIELDING: Duration = Duration::from_secs(1);
 
+/// The others are not obeyed for so long once they have not taken the room that there was. So a claim that requests wait
+/// elsewhere which is not true, of a picker that is gone or of another writer of the same store, leaves a pool idle for a
+/// small part of the time only, however often it is full in between.
+const DISOBEYING: Duration = Duration::from_secs(10);
+
 /// Requests that get a local reply in one tick because they have waited as long as they may. Clients choose when that
 /// is; more wait for the next tick, at some 20 µs each with what the host does.
 const MAX_EXPIRED_PER_TICK: usize = 512;
@@ -52,6 +57,8 @@ pub struct Flow {
     most_in_flight: Option<f64>,
     /// Since when requests have waited here for the others alone, in a pool with room.
     yields_since: Option<Instant>,
+    /// From when on the others are obeyed, after they were not.
+    obeys_from: Instant,
     /// The requests in flight that may be evicted, and those that are.
     pub(super) evictions: Evictions,
 }
@@ -66,6 +73,7 @@ impl Flow {
             others: Others::default(),
             most_in_flight: None,
             yields_since: None,
+            obeys_from: Instant::default(),
             evictions: Evictions::default(),
         };
         if let Some(control) = control {
@@ -89,22 +97,25 @@ impl Flow {
     /// this one has. If each picker sends its share of the headroom, all send as much as there is.
     fn weight(&self, now: Instant) -> f64 {
         let parts = self.others.parts(&self.queues);
-        let parts = parts.filter(|_| !self.has_yielded(now));
+        let parts = parts.filter(|_| self.obeys(now));
         parts.map_or(1.0, |(own, others)| (own + others) / own)
     }
 
     /// Returns whether requests of the highest band wait here because of the other pickers: one of a higher band waits
     /// there, or this one has its share of the places. If nothing but this has held them back for a while, the others
-    /// do not take the room that there is, and whatever claims that they wait is not obeyed any longer.
+    /// do not take the room that there is, and whatever claims that they wait is not obeyed for a longer while.
     pub(super) fn yields(&mut self, in_flight: f64, is_open: bool, now: Instant) -> bool {
         let below = self.others.priority() > self.queues.highest_waiting();
-        let yields = below || self.has_its_share(in_flight);
+        let yields = (below || self.has_its_share(in_flight)) && self.obeys(now);
         if !yields || !is_open {
             self.yields_since = None;
             return yields;
         }
-        self.yields_since.get_or_insert(now);
-        !self.has_yielded(now)
+        let since = *self.yields_since.get_or_insert(now);
+        if now.since(since) >= MAX_YIELDING {
+            self.obeys_from = now.after(DISOBEYING);
+        }
+        self.obeys(now)
     }
 
     /// Returns whether this picker has as many requests in flight as it may, while others wait elsewhere.
@@ -112,9 +123,8 @@ impl Flow {
         self.most_in_flight.is_some_and(|most| in_flight >= most)
     }
 
-    fn has_yielded(&self, now: Instant) -> bool {
-        let since = self.yields_since;
-        since.is_some_and(|since| now.since(since) >= MAX_YIELDING)
+    fn obeys(&self, now: Instant) -> bool {
+        now >= self.obeys_from
     }
 }
 

@@ -337,14 +337,48 @@ fn whatever_claims_that_requests_wait_keeps_none_waiting_where_there_is_room() {
             peers(&mut host, &claim, sample);
         }
         assert_eq!((host.in_flight(), host.waiting()), (4, 0), "{priority}");
-        // In a full pool, the others come first again.
+        // Nor each time again that the pool has been full.
         host.get(5);
         assert_eq!(peers(&mut host, &claim, sample), []);
-        host.picker.closed(host.now, ExchangeId(1));
-        host.outcomes();
+        assert_eq!(host.end(1), [Forwarded(5)]);
+        // Later, the others come first again.
+        for _ in 0..200 {
+            peers(&mut host, &claim, sample);
+            host.tick();
+        }
+        host.get(6);
+        assert_eq!(peers(&mut host, &claim, sample), []);
+        assert_eq!(host.end(2), []);
         assert_eq!(peers(&mut host, &claim, sample), []);
         assert_eq!(host.waiting(), 1);
     }
+}
+
+#[test]
+fn a_claim_of_a_higher_band_that_never_ends_costs_a_pool_little_of_what_it_completes() {
+    let claim = [band(i32::MAX, 1)];
+    let mut host = Host::with_capacity(1, 4.0);
+    let (mut last, mut sent, mut in_flight) = (0, 0, Vec::new());
+    // A minute in which requests always wait, and each that is sent ends before the next tick.
+    for _ in 0..1_200 {
+        let mut outcomes = peers(&mut host, &claim, &[]);
+        for id in std::mem::take(&mut in_flight) {
+            outcomes.extend(host.end(id));
+        }
+        while host.waiting() < 8 {
+            last += 1;
+            outcomes.extend(host.get(last));
+        }
+        outcomes.extend(host.tick());
+        let forwarded = outcomes.iter().filter_map(|outcome| match outcome {
+            Forwarded(id) => Some(*id),
+            _ => None,
+        });
+        in_flight.extend(forwarded);
+        sent += in_flight.len();
+    }
+    // Of 4,800.
+    assert!(sent > 4_200, "{sent}");
 }
 
 #[test]

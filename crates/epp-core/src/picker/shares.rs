@@ -6,6 +6,8 @@
 //! accordingly less often. So flows of one band get equal parts of the pool, in whichever pickers their requests are. Where
 //! flows do not matter, the share is that of the requests.
 
+use std::cmp::Reverse;
+
 use serde::{Deserialize, Serialize};
 
 use crate::flow::{Queues, MAX_FLOWS_OF_BAND};
@@ -61,10 +63,15 @@ impl Backlog {
         }
     }
 
-    /// Returns whether a picker can have this much.
+    /// Returns whether a picker can have this much, in this order.
     pub fn is_sound(&self) -> bool {
         self.bands.len() <= MAX_WAITING_BANDS
+            && self
+                .bands
+                .is_sorted_by(|one, next| one.priority > next.priority)
+            && self.bands.iter().all(|band| band.requests > 0)
             && self.flows as usize <= MAX_FLOWS_OF_BAND
+            && self.sample.is_sorted_by(|one, next| one < next)
             && self.sample.len() <= MAX_SAMPLED_FLOWS.min(self.flows as usize)
     }
 
@@ -98,8 +105,8 @@ impl Samples {
 
     fn count(&self, hash: u32) -> u32 {
         let begin = self.0.partition_point(|known| *known < hash);
-        let same = self.0.iter().skip(begin);
-        same.take_while(|known| **known == hash).count() as u32
+        let end = self.0.partition_point(|known| *known <= hash);
+        (end - begin) as u32
     }
 }
 
@@ -121,9 +128,7 @@ impl Others {
     pub fn look(&mut self, published: &mut dyn Iterator<Item = &Backlog>, queues: &mut Queues) {
         self.bands.clear();
         let published: Vec<&Backlog> = published.filter(|one| !one.bands.is_empty()).collect();
-        for band in published.iter().flat_map(|one| &one.bands) {
-            self.add(*band);
-        }
+        self.add(published.iter().flat_map(|one| &one.bands));
         let Some(highest) = self.priority() else {
             return queues.share_flows(None);
         };
@@ -148,20 +153,18 @@ impl Others {
         queues.share_flows(is_shared.then_some(&pickers));
     }
 
-    fn add(&mut self, band: WaitingBand) {
-        if band.requests == 0 {
-            return;
-        }
-        let below = |known: &WaitingBand| band.priority.cmp(&known.priority);
-        match self.bands.binary_search_by(below) {
-            Ok(place) => {
-                if let Some(known) = self.bands.get_mut(place) {
-                    known.requests = known.requests.saturating_add(band.requests);
-                    known.bytes = known.bytes.saturating_add(band.bytes);
-                }
+    fn add<'a>(&mut self, bands: impl Iterator<Item = &'a WaitingBand>) {
+        self.bands.extend(bands.filter(|band| band.requests > 0));
+        self.bands
+            .sort_unstable_by_key(|band| Reverse(band.priority));
+        self.bands.dedup_by(|band, known| {
+            let same = band.priority == known.priority;
+            if same {
+                known.requests = known.requests.saturating_add(band.requests);
+                known.bytes = known.bytes.saturating_add(band.bytes);
             }
-            Err(place) => self.bands.insert(place, band),
-        }
+            same
+        });
     }
 
     /// Returns the highest priority of a request that waits in another picker.

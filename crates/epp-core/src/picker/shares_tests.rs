@@ -176,3 +176,26 @@ fn others_are_summed_by_band() {
     assert_eq!(others.bands, summed);
     assert_eq!(others.priority(), Some(2));
 }
+
+#[test]
+fn a_backlog_in_another_order_or_with_repetitions_is_no_pickers() {
+    let band = |priority, requests| WaitingBand {
+        priority,
+        requests,
+        bytes: 0,
+    };
+    let sound = |bands: &[WaitingBand], sample: &[u32]| {
+        let backlog = Backlog {
+            bands: bands.to_vec(),
+            flows: 64,
+            sample: sample.to_vec(),
+        };
+        backlog.is_sound()
+    };
+    assert!(sound(&[band(1, 1), band(-1, 1)], &[1, 2]));
+    assert!(!sound(&[band(-1, 1), band(1, 1)], &[1, 2]));
+    assert!(!sound(&[band(1, 1), band(1, 1)], &[1, 2]));
+    assert!(!sound(&[band(1, 1), band(-1, 0)], &[1, 2]));
+    assert!(!sound(&[band(1, 1)], &[2, 1]));
+    assert!(!sound(&[band(1, 1)], &[7; 64]));
+}
