@@ -58,7 +58,7 @@ fn wrong(bootstrap: &Node, name: &str, cluster: &Node) -> Option<String> {
 }
 
 /// Collects the addresses below a node.
-fn addresses<'n>(node: &'n Node, found: &mut Vec<&'n Node>) {
+pub(super) fn addresses<'n>(node: &'n Node, found: &mut Vec<&'n Node>) {
     match node {
         Node::Map(entries) => {
             for (key, entry) in entries {

@@ -22,6 +22,7 @@ mod header_passed_up;
 mod header_removed_early;
 mod locality_weights;
 mod merged_gateways;
+mod metrics_port;
 mod no_override_host;
 mod normal;
 mod not_recognised;
@@ -166,7 +167,7 @@ impl Fault {
     }
 }
 
-const RULES: [&Rule; 40] = [
+const RULES: [&Rule; 41] = [
     &not_recognised::RULE,
     &plugin_config::RULE,
     &body_unread::RULE,
@@ -193,6 +194,7 @@ const RULES: [&Rule; 40] = [
     &merged_gateways::RULE,
     &original_dst_open::RULE,
     &callout_clusters::RULE,
+    &metrics_port::RULE,
     &admin_cluster::RULE,
     &prometheus_disabled::RULE,
     &unrouted::RULE,

@@ -190,8 +190,9 @@ pub fn add_linted(findings: &mut Vec<StatusFinding>, linted: Option<&Findings>) 
 /// Advice is a note: the filter works, and its own verdict on the status page is the same. A fault that leads to a
 /// finding of the filter, which may need requests to notice it, is as bad as that.
 fn severity(rule: &str) -> Severity {
-    // Envoy forgets it when it accepts an update.
-    if rule == "refused-update" || rule == "plugin-config" {
+    // Envoy forgets the first two when it accepts an update. The last one is why polls fail, in more detail than that
+    // finding has.
+    if ["refused-update", "plugin-config", "metrics-port"].contains(&rule) {
         return Severity::Degraded;
     }
     let causes = causes(rule).iter().map(|finding| finding.severity());
