@@ -211,23 +211,20 @@ fn check_document(
     (checked, plan)
 }
 
-/// Returns what a plan does, with its flow control.
+/// Returns what a plan does, and for how long requests wait.
 fn summary(plan: &Plan) -> String {
     let mut summary = plan.summary();
-    if let Some(waiting) = waiting(plan) {
-        summary.push_str("; ");
-        summary.push_str(&waiting);
+    if let (Some(limit), false) = (wait_limit(plan), plan.settings.dry_run) {
+        summary.push_str(&limit);
     }
     summary
 }
 
-/// Returns how long requests wait, if the plan has flow control.
-pub fn waiting(plan: &Plan) -> Option<String> {
-    const WAIT: &str = "requests wait while the pool is full";
-    let flow = plan.flow.as_ref()?;
-    Some(match flow.ttl {
-        Some(ttl) => format!("{WAIT}, at most {} s", ttl.as_secs_f64()),
-        None => format!("{WAIT}, without a limit of time"),
+/// Returns how long requests wait, to be added to a sentence, if the plan has flow control.
+pub fn wait_limit(plan: &Plan) -> Option<String> {
+    Some(match plan.flow.as_ref()?.ttl {
+        Some(ttl) => format!(", at most {} s", ttl.as_secs_f64()),
+        None => ", without a limit of time".to_owned(),
     })
 }
 

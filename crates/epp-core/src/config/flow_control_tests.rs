@@ -37,6 +37,18 @@ fn band(priority: i32) -> BandSpec {
 }
 
 #[test]
+fn the_summary_says_that_requests_wait() {
+    let waits = |gate: &str, dry_run: bool| {
+        let plugins = format!("plugins: [{{type: random-picker}}, {{type: envoy-proxy, parameters: {{dryRun: {dry_run}}}}}]\n");
+        let summary = loaded(&llm_d(&format!("{gate}{plugins}"))).plan.summary();
+        summary.ends_with("; requests wait while the pool is full")
+    };
+    assert!(waits(GATE, false));
+    assert!(!waits("", false));
+    assert!(!waits(GATE, true), "a dry run holds nothing");
+}
+
+#[test]
 fn without_its_gate_the_section_has_no_effect() {
     let section = "flowControl: {maxRequests: 10}\n";
     for gates in [

@@ -301,6 +301,8 @@ impl Plan {
             text.push_str(
                 "; DRY RUN: requests are decided and counted, and left to Envoy as they are",
             );
+        } else if self.flow.is_some() {
+            text.push_str("; requests wait while the pool is full");
         }
         text
     }

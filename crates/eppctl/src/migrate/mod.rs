@@ -25,7 +25,7 @@ use serde_json::Value;
 
 pub use flags::table as flag_table;
 
-use crate::check::waiting;
+use crate::check::wait_limit;
 use crate::convert::inline_endpoints;
 use crate::input::read_text;
 use crate::lint::profiles_without_endpoints;
@@ -146,12 +146,12 @@ impl Migrated {
                 migrated.approximations = approximations.collect();
                 migrated
                     .settings
-                    .extend(waiting(&loaded.plan).map(|what| Line {
+                    .extend(wait_limit(&loaded.plan).map(|limit| Line {
                         setting: "flow control".to_owned(),
                         value: String::new(),
                         place: migrated.source.clone(),
                         outcome: Outcome::Moved,
-                        what,
+                        what: format!("requests wait while the pool is full{limit}"),
                     }));
                 let missing = missing_labels(&loaded.plan).into_iter();
                 migrated.settings.extend(missing.map(|what| Line {
