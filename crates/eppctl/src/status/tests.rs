@@ -136,6 +136,21 @@ fn findings_have_their_place_cause_and_remedy_the_worst_first() {
 }
 
 #[test]
+fn an_outage_of_all_endpoints_is_in_the_first_line() {
+    let first = |ready: &str| {
+        let mut pages = pages();
+        let ready = format!("ready_endpoints{{pool=\"pool\"}} {ready}\n");
+        pages.statistics = STATISTICS.replace("ready_endpoints{pool=\"pool\"} 2\n", &ready)
+            + "epp_wasm_finding{pool=\"pool\",finding=\"endpoints-unhealthy\"} 1\n";
+        let report = report(&pages);
+        text(&report).lines().next().unwrap().to_owned()
+    };
+    let none = "not healthy: 1 degraded; no endpoint of pool can be picked";
+    assert_eq!(first("0"), none);
+    assert_eq!(first("1"), "not healthy: 1 degraded");
+}
+
+#[test]
 fn notes_are_no_fault() {
     let mut pages = pages();
     pages.statistics = STATISTICS.replace("lds_update_rejected{} 0", "lds_update_rejected{} 2")

@@ -55,11 +55,18 @@ impl Report {
                 let counts: Vec<String> = counts
                     .map(|(count, name)| format!("{count} {name}"))
                     .collect();
-                let style = match count(Severity::Broken) {
-                    0 => WARNING,
+                let idle = self.pools.iter().filter(|pool| pool.ready <= 0.0);
+                let idle: Vec<&str> = idle.map(|pool| pool.pool.as_str()).collect();
+                let style = match (count(Severity::Broken), idle.as_slice()) {
+                    (0, []) => WARNING,
                     _ => ERROR,
                 };
-                styled(style, format!("not healthy: {}{notes}", counts.join(", ")))
+                let idle = match idle.is_empty() {
+                    true => String::new(),
+                    false => format!("; no endpoint of {} can be picked", idle.join(", ")),
+                };
+                let counts = counts.join(", ");
+                styled(style, format!("not healthy: {counts}{idle}{notes}"))
             }
             Verdict::Unknown => {
                 let reason = match self.builds.is_empty() {
