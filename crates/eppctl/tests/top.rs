@@ -74,3 +74,11 @@ fn a_refused_connection_is_reported_with_what_to_do() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(error.contains("admin interface"), "{error}");
 }
+
+#[test]
+fn without_a_terminal_the_live_view_names_the_flag_that_needs_none() {
+    let output = top(&["127.0.0.1:1"]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("needs a terminal: --once"), "{error}");
+}

@@ -3,6 +3,7 @@
 mod snapshot;
 mod view;
 
+use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -70,6 +71,11 @@ fn seconds(text: &str) -> Result<f64, String> {
 impl Top {
     /// Prints once, or refreshes until the user quits.
     pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
+        if !self.once && !std::io::stdout().is_terminal() {
+            return Err(Error::new(
+                "the live view needs a terminal: --once prints it once",
+            ));
+        }
         let first = self.admin.statistics()?;
         if self.once {
             std::thread::sleep(Duration::from_secs_f64(self.interval));
