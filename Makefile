@@ -33,7 +33,7 @@ export FUZZ_SECONDS
 help: ## List all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: wasm envoy ## Run the demo: four simulated model servers behind Envoy; ARGS=disagg: two of them compute prompts for the others
+run: wasm envoy ## Run the demo: four simulated model servers behind Envoy; ARGS=disagg: two of them compute prompts for the others; ARGS=flow: two of them get twice the load that they take
 	cargo build --locked --package demo --package fake-model-server
 	@cargo run --quiet --locked --package demo -- $(ARGS)
 

@@ -1,11 +1,13 @@
 //! `make run`: starts four fake model servers and Envoy with the module, sends a few conversations, and
 //! prints which endpoint got each request and why. Runs until Ctrl-C, and leaves no process behind. With
-//! `disagg`, two of the servers compute prompts for the other two.
+//! `disagg`, two of the servers compute prompts for the other two; with `flow`, two servers get twice the load that
+//! they take, without flow control and with it.
 //!
 //! The program starts processes (`envoy-harness`) and uses the network of this machine; it sees the filter
 //! from outside.
 
 mod disaggregation;
+mod overload;
 mod process;
 mod show;
 
@@ -35,10 +37,11 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), DemoError> {
-    let disaggregated = match std::env::args().nth(1).as_deref() {
-        None => false,
+    let argument = std::env::args().nth(1);
+    let disaggregated = match argument.as_deref() {
+        None | Some("flow") => false,
         Some("disagg") => true,
-        Some(other) => return Err(format!("found {other}, expected nothing or disagg")),
+        Some(other) => return Err(format!("found {other}, expected nothing, disagg or flow")),
     };
     let (stop, stopped) = mpsc::channel();
     let handler = move || {
@@ -51,6 +54,9 @@ fn run() -> Result<(), DemoError> {
     from_environment("EPP_WASM")?;
     process::need_ports(&[LISTENER, ADMIN, STATUS])?;
     process::need_ports(&PODS)?;
+    if argument.as_deref() == Some("flow") {
+        return overload::run(&envoy, &stopped);
+    }
 
     println!(
         "Starting {} simulated model servers and Envoy …",
@@ -60,7 +66,7 @@ fn run() -> Result<(), DemoError> {
         true => ("envoy/disaggregated.yaml", 2),
         false => ("envoy/envoy.yaml", 0),
     };
-    let pods = process::start_pods(PODS.len(), PODS[0], sidecars)?;
+    let pods = process::start_pods(PODS.len(), PODS[0], sidecars, &[])?;
     let envoy = process::start_envoy(&envoy, config, ADMIN)?;
     let mut running = [pods, envoy];
     match disaggregated {

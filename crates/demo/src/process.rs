@@ -28,7 +28,12 @@ pub fn need_ports(ports: &[u16]) -> Result<(), DemoError> {
 }
 
 /// Starts the model servers on consecutive ports, the last ones with a routing sidecar.
-pub fn start_pods(count: usize, first_port: u16, sidecars: usize) -> Result<Process, DemoError> {
+pub fn start_pods(
+    count: usize,
+    first_port: u16,
+    sidecars: usize,
+    more: &[&str],
+) -> Result<Process, DemoError> {
     let program = std::env::current_exe().unwrap_or_default();
     let program = program.with_file_name("fake-model-server");
     let mut command = Command::new(&program);
@@ -36,6 +41,7 @@ pub fn start_pods(count: usize, first_port: u16, sidecars: usize) -> Result<Proc
         .args(["--pods", &count.to_string()])
         .args(["--port-base", &first_port.to_string()])
         .args(["--sidecars", &sidecars.to_string()])
+        .args(more)
         .arg("--exit-with-parent");
     start("fake-model-server", command)
 }
