@@ -102,11 +102,12 @@ fn without_pages() -> SocketAddr {
 /// The drills (tests/e2e/drills) compare the page with log and metrics; this, three of their causes with the verdict.
 #[test]
 fn causes_and_remedies_are_those_of_the_status_page() {
-    let sim = Sim::start(2, &Settings::default()).unwrap();
+    // Random picks among three: picks among two would follow Envoy's round robin.
+    let sim = Sim::start(3, &Settings::default()).unwrap();
     let of_cluster = |cluster: &str| {
         format!(
-            "{}  {{name: members, type: envoy-cluster-discovery, parameters: {{clusters: [{cluster}]}}}}]
-schedulingProfiles: [{{name: default, plugins: [{{pluginRef: queue-scorer}}]}}]
+            "{}  {{type: random-picker}}, {{name: members, type: envoy-cluster-discovery, parameters: {{clusters: [{cluster}]}}}}]
+schedulingProfiles: [{{name: default, plugins: [{{pluginRef: queue-scorer}}, {{pluginRef: random-picker}}]}}]
 dataLayer: {{discovery: {{pluginRef: members}}}}
 ",
             CONFIG.trim_end().trim_end_matches(']').to_owned() + ",\n"
