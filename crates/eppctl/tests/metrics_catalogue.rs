@@ -65,6 +65,8 @@ fn metrics_in_docs_dashboards_and_alerts_are_exported() {
 #[test]
 fn every_template_extracts_all_labels() {
     let mut paths = files(&["envoy", "envoy/production"], ".yaml");
+    // The dynamic module gives Envoy the labels themselves: docs/hosts.md.
+    paths.retain(|path| !path.ends_with("module.yaml"));
     paths.push(top().join("envoy/istio/metric-labels.yaml"));
     paths.push(top().join("charts/epp-wasm/templates/istio/metric-labels.yaml"));
     assert!(paths.len() > 7, "{paths:?}");
