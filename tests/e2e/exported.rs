@@ -251,7 +251,8 @@ fn evict(port: u16, pods: usize) {
         post(port, "/queueing/v1/completions", &body, &headers)
     };
     std::thread::scope(|scope| {
-        for _ in 0..pods {
+        // One more than the pool takes: it waits for two seconds, and gauges are set once a second.
+        for _ in 0..=pods {
             scope.spawn(|| ask("low"));
         }
         std::thread::sleep(std::time::Duration::from_millis(500));
