@@ -118,9 +118,12 @@ impl Candidates {
         let mut steps = observer.is_some().then(Vec::new);
         let outcome = survivors(filters, cycle, &mut self.own, &mut steps);
         show(filters, &steps.unwrap_or_default(), observer);
+        // A filter that looks at the requests in flight mostly keeps all, and scores that hold for all endpoints hold then.
+        let all = self.own == snapshot.candidates;
+        let set = (all && holds).then(|| self.whole(&snapshot.id));
         outcome.map(|()| Survivors {
             slots: &self.own,
-            set: None,
+            set,
         })
     }
 

@@ -149,3 +149,35 @@ fn a_filter_that_looks_at_the_length_keeps_the_choice_open_while_it_can_change()
     assert!(!same(1.0, 2.0));
     assert!(same(9.0, f64::INFINITY));
 }
+
+/// Keeps the endpoints that are listed.
+#[derive(Debug)]
+struct Listed(&'static [u32]);
+
+impl Filter for Listed {
+    fn filter(&self, _: &Cycle<'_>, candidates: &mut Vec<Slot>) {
+        candidates.retain(|slot| self.0.contains(&slot.0));
+    }
+}
+
+/// Scores that are kept for a set are used for it alone.
+#[test]
+fn candidates_that_hold_for_one_request_are_a_known_set_only_where_they_are_all() {
+    let mut pool = idle(4);
+    for slot in [2, 3] {
+        pool.get_mut(Slot(slot)).unwrap().ejected = true;
+    }
+    let mut candidates = Candidates::default();
+    let mut set = |filters: &Arc<[NamedFilter]>| {
+        let cycle = Cycle::new(&pool, RequestView::default());
+        let found = candidates.of(filters, &cycle, None).unwrap();
+        (found.slots.to_vec(), found.set)
+    };
+    let whole = set(&[].into());
+    assert!(whole.1.is_some());
+    assert_eq!(set(&named(Arc::new(Listed(&[0, 1])))), whole);
+    assert_eq!(set(&named(Arc::new(Listed(&[1])))), (vec![Slot(1)], None));
+    // As many, but others: none is left of those that are not ejected.
+    let ejected = set(&named(Arc::new(Listed(&[2, 3]))));
+    assert_eq!(ejected, (vec![Slot(2), Slot(3)], None));
+}
