@@ -1,4 +1,4 @@
-//! What Envoy Gateway generates for the manifests, as `scripts/envoy-gateway` has recorded it.
+//! What Envoy Gateway generated for the manifests, as it was recorded.
 
 use std::process::Command;
 
@@ -29,7 +29,7 @@ impl Generated {
         let recorded = self.0["sha256"].as_str().unwrap();
         assert!(
             sum.starts_with(recorded),
-            "call scripts/envoy-gateway and commit what it writes: {files:?} have changed"
+            "record again what Envoy Gateway generates (docs/envoy-gateway.md): {files:?} have changed"
         );
     }
 

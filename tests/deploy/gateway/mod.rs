@@ -1,7 +1,7 @@
 //! The manifests in envoy/gateway/: what Envoy Gateway makes of them loads and routes in a real Envoy.
 //!
-//! `scripts/envoy-gateway` records what Envoy Gateway's own translators generate; `generated` puts it into a
-//! bootstrap, where Envoy Gateway sends it by xDS.
+//! What Envoy Gateway's own translators generate is recorded beside this file; `generated` puts it into a bootstrap, where
+//! Envoy Gateway sends it by xDS.
 
 mod generated;
 mod running;
