@@ -24,8 +24,7 @@ pub struct CalloutBody {
 }
 
 impl CalloutBody {
-    /// Returns why the response, which has this many headers, is none to read. Envoy gives no headers where the stream
-    /// was reset.
+    /// Returns an error that says why the response cannot be used. Envoy passes no headers if the stream was reset.
     pub fn check(&mut self, headers: usize) -> Result<(), FetchError> {
         if headers == 0 {
             return Err(FetchError::Reset);

@@ -65,7 +65,7 @@ impl<'a> Call<'a> {
     }
 }
 
-/// Returns why a response is none to read, unless its status is 200. Envoy's own responses, which say what happened,
+/// Returns an error that says why a response cannot be used, unless its status is 200. Envoy's own responses, which say what happened,
 /// are never 200.
 pub fn check(status: &[u8], body: &mut impl BodyView) -> Result<(), FetchError> {
     if status == b"200" {

@@ -222,8 +222,8 @@ impl Scenario {
         self.plugins().iter().any(|plugin| plugin == kind)
     }
 
-    /// Returns the scenario with a gate that is no filter. Where the gate's detector is one, newer releases and epp-wasm
-    /// add it to the profiles, and the recorded release did not.
+    /// Returns the scenario with a saturation detector that is not a filter. Newer releases and epp-wasm add a detector that
+    /// is also a filter to the profiles; the recorded release did not.
     #[must_use]
     pub fn with_recorded_gate(&self) -> Self {
         let mut scenario = self.clone();

@@ -119,7 +119,7 @@ struct World {
     now: Instant,
     next: u32,
     empty_pool: bool,
-    /// One tick in so many, the pool becomes empty or is no longer.
+    /// On average, the pool becomes empty or is filled again once in this number of ticks.
     flaps: u8,
     left: usize,
 }

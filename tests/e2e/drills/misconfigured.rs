@@ -189,23 +189,8 @@ pub const ALERTS: &[Fired] = &[
     ("EppDecidesWithoutMetrics", UNPOLLED),
     ("EppPollsFail", UNPOLLED),
     // All requests are another pool's or no pool's.
-    (
-        "EppRequestsLeftAlone",
-        &[
-            "modles",
-            "astray",
-            "empty",
-            "by-cluster",
-            "by-path",
-            "refused",
-            "missing",
-            "html",
-            "tls",
-            "alert",
-            "reset",
-            "large",
-        ],
-    ),
+    ("EppRequestsLeftAlone", &["modles", "astray", "empty"]),
+    ("EppRequestsLeftAlone", UNPOLLED),
 ];
 
 /// What is told of each pool.

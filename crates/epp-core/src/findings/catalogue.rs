@@ -79,7 +79,7 @@ catalogue! {
         "The pool's members are unknown: requests are left to Envoy's own load balancing or rejected.",
         "Look for a finding about the admin interface, and for one about clusters.";
     GateShut = "gate-shut" Broken:
-        "Requests wait, and none is sent: no endpoint has fresh metrics, so that the saturation detector takes the pool for full.",
+        "Requests wait, and none is sent: no endpoint has fresh metrics, so the saturation detector treats the pool as full.",
         "Look at the reason for which polls fail, on the status page. `stalenessPolicy: ignore` of the detector sends requests meanwhile.";
     NoPoller = "no-poller" Broken:
         "No worker polls the endpoints' metrics.",

@@ -114,7 +114,7 @@ impl Admission {
         if shed.any(|detector| detector.saturation(pool, Partition::All) >= 1.0) {
             return Some(Dropped::Shed);
         }
-        // Each draws anew.
+        // Each admitter uses other bits of the same random number.
         let mut admitters = (0..).zip(&self.admitters);
         admitters.find_map(|(place, admitter)| admitter.drops(draw.rotate_left(place), pool))
     }

@@ -33,7 +33,7 @@ pub trait SaturationDetector: Debug + Send + Sync {
     /// may exceed 1.
     fn saturation_at(&self, mean: f64) -> f64;
 
-    /// Returns the detectors the greatest of which this one is; none where it measures itself.
+    /// Returns the detectors of which this one takes the maximum; empty where it measures by itself.
     fn parts(&self) -> &[Part] {
         &[]
     }
@@ -60,8 +60,8 @@ impl dyn SaturationDetector + '_ {
     }
 }
 
-/// Returns a value without what is too small to matter: the values of thousands of endpoints add up exactly, in whichever
-/// order they are added and subtracted.
+/// Rounds a value so that the sum over thousands of endpoints is exact, whatever the order in which values are added and
+/// subtracted.
 pub fn rounded(value: f64) -> f64 {
     const PARTS: f64 = (1_u64 << 30) as f64;
     (value * PARTS).round() / PARTS

@@ -326,7 +326,7 @@ fn a_client_does_not_shorten_how_long_its_request_waits_for_an_empty_pool() {
 #[test]
 fn a_pool_that_flaps_gives_no_request_its_time_again() {
     let control = short();
-    // In each 30 ms the pool has endpoints for 10.
+    // The pool has endpoints during the first 10 ms of every 30 ms.
     for (offset, expected) in [(0, 280), (7, 307), (10, 310), (25, 310)] {
         let mut queues = Queues::default();
         let gone = (0..10_000).find_map(|millis| {

@@ -93,8 +93,8 @@ impl Flow {
         self.others.look(others, &mut self.queues);
     }
 
-    /// Returns how many requests one that is sent now counts for: as many as all pickers have of the places, by as many as
-    /// this one has. If each picker sends its share of the headroom, all send as much as there is.
+    /// Returns how many requests to count for one that is sent now: the places of all pickers divided by those of this
+    /// one. If each picker sends its share of the headroom, all together send as much as there is.
     fn weight(&self, now: Instant) -> f64 {
         let parts = self.others.parts(&self.queues);
         let parts = parts.filter(|_| self.obeys(now));

@@ -70,14 +70,14 @@ impl Dispatcher {
         if let Some(blocked) = self.flow.queues.blocked(control) {
             return Some(self.full(control, blocked));
         }
-        let (in_flight, _) = self.endpoints.in_flight();
+        let in_flight = self.endpoints.loads.all_in_flight() as f64;
         let shared = self.flow.has_its_share(in_flight);
         shared.then(|| {
             "this worker has its share of the places; others wait in other workers".to_owned()
         })
     }
 
-    /// Returns why a band is kept back by a full pool: which detector takes which of its endpoints for full.
+    /// Returns why a full pool keeps a band back: which detector found which of its endpoints to be full.
     fn full(&self, control: &FlowControl, blocked: Blocked) -> String {
         let saturation = self.saturation(control);
         let (_, stage) = fuller(saturation);

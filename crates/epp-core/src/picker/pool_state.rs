@@ -80,12 +80,12 @@ impl PoolState {
         none && !pool.iter().any(|(_, endpoint)| endpoint.is_available())
     }
 
-    /// The proxy has said that it has no endpoint. Discovery finds out by this time.
+    /// The proxy has said that it has no endpoint. Discovery will have noticed by this time.
     pub fn count_as_empty(&mut self, until: Instant) {
         self.empty_until = Some(until);
     }
 
-    /// The pool is taken for what discovery has found, unless the proxy has just said that it is empty.
+    /// Trusts discovery again once the time of [`Self::count_as_empty`] has passed.
     pub fn end_emptiness(&mut self, now: Instant) {
         self.empty_until = self.empty_until.filter(|until| now < *until);
     }
@@ -93,11 +93,8 @@ impl PoolState {
     /// Returns how many requests of this picker are in flight, and of all.
     pub fn in_flight(&self) -> (f64, f64) {
         let slots = (0..self.pool().width()).map(|index| Slot(index as u32));
-        slots.fold((0.0, 0.0), |(own, all), slot| {
-            let requests = self.pool().load(slot).requests;
-            let in_flight = self.loads.in_flight(slot) as f64;
-            (own + in_flight, all + f64::from(requests))
-        })
+        let all = slots.map(|slot| f64::from(self.pool().load(slot).requests));
+        (self.loads.all_in_flight() as f64, all.sum())
     }
 
     /// Returns the endpoint in a slot.

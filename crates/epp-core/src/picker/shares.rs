@@ -3,7 +3,7 @@
 //!
 //! Where a fairness policy chooses among flows, a picker's share is that of its flows: each flow counts 1, divided
 //! among the pickers in which requests of it wait. Within a picker a flow that waits in several has its turn
-//! accordingly less often. So flows of one band get equal parts of the pool, in whichever pickers their requests are. Where
+//! accordingly less often. So the flows of one band get equal parts of the pool, wherever their requests wait. Where
 //! flows do not matter, the share is that of the requests.
 
 use std::cmp::Reverse;
@@ -12,10 +12,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::flow::{Queues, MAX_FLOWS_OF_BAND};
 
-/// Bands of one picker that the others are told of: the highest ones in which requests wait.
+/// Bands that a picker publishes: the highest ones in which requests wait.
 pub const MAX_WAITING_BANDS: usize = 16;
 
-/// Flows of one picker that the others are told of by their hashes: the smallest ones, so that all pickers choose alike.
+/// Hashes of flows that a picker publishes: the smallest ones, so that all pickers publish those of the same flows.
 pub const MAX_SAMPLED_FLOWS: usize = 64;
 
 /// The requests of one band that wait in one picker.

@@ -18,7 +18,7 @@ use crate::time::Instant;
 /// this, no timeout was over: the first one has given the request away with a 503, or could not be reached.
 const MAX_GIVEN_AWAY: Duration = Duration::from_secs(1);
 
-/// What one picker has found, all others know after this time.
+/// Time within which all pickers have adopted what one of them has found.
 const MAX_ADOPTION: Duration = Duration::from_millis(250);
 
 /// The sender of a response.
@@ -124,7 +124,7 @@ impl Dispatcher {
         // After a retry it may be another endpoint, which then is the one that holds the prompt.
         let needed = exchange.awaits_proof()
             || !exchange.proposed_model.is_empty()
-            // All that wait would follow one that the proxy has no endpoint for.
+            // If the proxy has no endpoint for this request, it has none for those that wait.
             || !self.flow.queues.is_empty();
         self.endpoints.examines(target.slot, needed, &self.clock)
     }

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | [`Filter`] | that of the stream's worker | one hook |
 //! | [`Config`] | Envoy's, for metrics; the main thread for all else | until the hook that destroys it returns |
-//! | [`StreamScheduler`], [`ConfigScheduler`] | any | until dropped; it wakes nobody once what it is for is gone |
+//! | [`StreamScheduler`], [`ConfigScheduler`] | any | until dropped; it has no effect once its stream or configuration is destroyed |
 //!
 //! Bytes that Envoy owns are borrowed from the [`Filter`] that shows them. What changes headers or bodies takes the
 //! filter mutably, so that nothing refers to what has moved.

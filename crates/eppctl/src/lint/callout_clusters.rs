@@ -42,7 +42,7 @@ fn missing<'p>(site: &Site<'_>, plan: &'p Plan) -> Vec<&'p str> {
 enum Known {
     /// All: a bootstrap without CDS, a config dump, or a bootstrap with the files that CDS reads.
     All,
-    /// Some may be missing: there is no bootstrap, or the files of CDS are not at hand.
+    /// Others may exist: no bootstrap was passed, or the files that CDS reads were not.
     Some,
     /// Those that a control plane does not generate and that its bootstrap does not have.
     Patched,

@@ -32,7 +32,7 @@ pub const RULE: Rule = Rule {
 /// Envoy's `stream_idle_timeout` where none is set.
 const IDLE: Duration = Duration::from_secs(300);
 
-/// Returns how long a request may wait; `None` if there is no limit.
+/// Returns the longest time that a request may wait; `None` without a limit.
 fn longest(control: &FlowControl) -> Option<Duration> {
     let defaults = [&control.default_band, &control.negative_band];
     let bands = control.bands.iter().chain(defaults);

@@ -111,7 +111,7 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
 }
 
 impl SaturationDetector for UtilizationDetector {
-    /// In requests of a queue, of which whole numbers add up exactly.
+    /// Returns requests of a queue rather than a fraction: sums of whole numbers are exact.
     fn value(&self, endpoint: &Endpoint, load: InFlight) -> Option<f64> {
         if endpoint.freshness != Freshness::Fresh {
             return (self.stale == Stale::Saturated).then_some(self.queue);
