@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use envoy_harness::client::{self, Response};
+use envoy_harness::host::Host;
 use envoy_harness::{wait_until, Process};
 use fake_model_server::{Faults, Metrics};
 use serde_yaml::Value;
@@ -402,6 +403,30 @@ fn common_parts_of_the_templates_are_the_same() {
         };
         assert_eq!(listener(&other), listener(&first), "{name}: the listener");
     }
+}
+
+/// What the demo and the fault suite make of a bootstrap for the dynamic module is what is published.
+#[test]
+fn the_dynamic_modules_template_is_the_wasm_modules_with_another_filter() {
+    let adapted = |file: &str, module: &str| {
+        let text = fs::read_to_string(top().join(file)).unwrap();
+        let adapted = Host::Module.bootstrap(&text, Path::new(module)).unwrap();
+        serde_yaml::to_value(adapted).unwrap()
+    };
+    // Filters of the other host always get bodies, with any setting.
+    let mut expected = adapted("envoy/production/static.yaml", "/etc/envoy/libepp.so");
+    let mut own = read(&production("module.yaml"));
+    let document = |config: &mut Value| {
+        let listener = &mut config["static_resources"]["listeners"][0];
+        let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+        let filter = &mut manager["http_filters"][0]["typed_config"]["filter_config"];
+        let text = filter["value"].as_str().unwrap();
+        let text: Value = serde_yaml::from_str(&text.replace("readBody: always, ", "")).unwrap();
+        filter["value"] = text;
+    };
+    document(&mut expected);
+    document(&mut own);
+    assert_eq!(own, expected);
 }
 
 /// A metric that gets a new label gets it in the demo; here is where the others are still without.

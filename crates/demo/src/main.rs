@@ -1,7 +1,7 @@
 //! `make run`: starts four fake model servers and Envoy with the module, sends a few conversations, and
 //! prints which endpoint got each request and why. Runs until Ctrl-C, and leaves no process behind. With
 //! `disagg`, two of the servers compute prompts for the other two; with `flow`, two servers get twice the load that
-//! they take, without flow control and with it.
+//! they take, without flow control and with it. `HOST=module` shows it on the dynamic module.
 //!
 //! The program starts processes (`envoy-harness`) and uses the network of this machine; it sees the filter
 //! from outside.
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use envoy_harness::envoy::from_environment;
+use process::Envoy;
 
 /// The ports in envoy/envoy.yaml and envoy/disaggregated.yaml.
 const LISTENER: u16 = 10_000;
@@ -50,8 +50,7 @@ fn run() -> Result<(), DemoError> {
     };
     ctrlc::set_handler(handler).map_err(|error| format!("cannot catch Ctrl-C: {error}"))?;
 
-    let envoy = from_environment("ENVOY")?;
-    from_environment("EPP_WASM")?;
+    let envoy = Envoy::from_environment()?;
     process::need_ports(&[LISTENER, ADMIN, STATUS])?;
     process::need_ports(&PODS)?;
     if argument.as_deref() == Some("flow") {

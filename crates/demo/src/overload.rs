@@ -1,14 +1,13 @@
 //! The demo of flow control: the same load without it and with it, and where to look meanwhile.
 
 use std::fs;
-use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use demo::flow::{self, Class};
 use envoy_harness::Process;
 
-use crate::process;
+use crate::process::{self, Envoy};
 use crate::show::wait_for_endpoints;
 use crate::{DemoError, ADMIN, LISTENER, PODS, STATUS};
 
@@ -16,7 +15,7 @@ use crate::{DemoError, ADMIN, LISTENER, PODS, STATUS};
 const LOAD: Duration = Duration::from_secs(10);
 
 /// Sends the load without flow control and with it, and goes on until Ctrl-C.
-pub fn run(envoy: &Path, stopped: &Receiver<()>) -> Result<(), DemoError> {
+pub fn run(envoy: &Envoy, stopped: &Receiver<()>) -> Result<(), DemoError> {
     let running = flow::RUNNING.to_string();
     let pods = process::start_pods(flow::SERVERS, PODS[0], 0, &["--max-running", &running])?;
     println!(
@@ -90,14 +89,14 @@ impl Demo<'_> {
 }
 
 /// Starts Envoy with the example's document.
-fn start(envoy: &Path, flow_control: bool) -> Result<Process, DemoError> {
+fn start(envoy: &Envoy, flow_control: bool) -> Result<Process, DemoError> {
     let read = |file| fs::read_to_string(file).map_err(|error| format!("{file}: {error}"));
     let bootstrap = read("envoy/envoy.yaml")?;
     let document = read("examples/flow-control.yaml")?;
     let text = flow::bootstrap(&bootstrap, &document, flow_control);
     let text = text.ok_or("envoy/envoy.yaml has no document")?;
     let file = "target/demo/flow-control.yaml";
-    fs::write(file, text).map_err(|error| format!("{file}: {error}"))?;
+    process::write(file, &text)?;
     let proxy = process::start_envoy(envoy, file, ADMIN)?;
     wait_for_endpoints(ADMIN, flow::SERVERS)?;
     Ok(proxy)

@@ -2,16 +2,39 @@
 
 use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use envoy_harness::envoy::{self, BaseId};
+use envoy_harness::host::Host;
 use envoy_harness::Process;
 
 use crate::DemoError;
 
 /// The folder of the processes' logs.
 const LOGS: &str = "target/demo";
+
+/// What runs the picker.
+pub struct Envoy {
+    /// The program.
+    pub program: PathBuf,
+    /// Where the picker runs.
+    pub host: Host,
+    /// The module that Envoy loads.
+    pub module: PathBuf,
+}
+
+impl Envoy {
+    /// Returns what the environment names.
+    pub fn from_environment() -> Result<Self, DemoError> {
+        let host = Host::from_environment()?;
+        Ok(Self {
+            program: envoy::from_environment("ENVOY")?,
+            host,
+            module: envoy::from_environment(host.variable())?,
+        })
+    }
+}
 
 /// Fails unless every port is free.
 pub fn need_ports(ports: &[u16]) -> Result<(), DemoError> {
@@ -46,13 +69,33 @@ pub fn start_pods(
     start("fake-model-server", command)
 }
 
-/// Starts Envoy with a configuration and waits until it serves.
-pub fn start_envoy(program: &Path, config: &str, admin: u16) -> Result<Process, DemoError> {
-    let command = envoy::command(program, Path::new(config), BaseId::Unique);
+/// Starts Envoy with a bootstrap for the wasm module, and waits until it serves.
+pub fn start_envoy(envoy: &Envoy, bootstrap: &str, admin: u16) -> Result<Process, DemoError> {
+    let bootstrap = match envoy.host {
+        Host::Wasm => bootstrap.to_owned(),
+        Host::Module => for_module(bootstrap, &envoy.module)?,
+    };
+    let command = envoy::command(&envoy.program, Path::new(&bootstrap), BaseId::Unique);
     let mut envoy = start("Envoy", command)?;
     let ready = format!("http://127.0.0.1:{admin}/ready");
     envoy.wait_until("it is ready", || ureq::get(&ready).call().is_ok())?;
     Ok(envoy)
+}
+
+/// Writes a bootstrap as one for the dynamic module. Returns its file.
+fn for_module(bootstrap: &str, module: &Path) -> Result<String, DemoError> {
+    let yaml = fs::read_to_string(bootstrap).map_err(|error| format!("{bootstrap}: {error}"))?;
+    let adapted = Host::Module.bootstrap(&yaml, module);
+    let adapted = adapted.map_err(|error| format!("{bootstrap}: {error}"))?;
+    let file = format!("{LOGS}/envoy.json");
+    write(&file, &adapted.to_string())?;
+    Ok(file)
+}
+
+/// Writes a file in the folder of the logs.
+pub fn write(file: &str, text: &str) -> Result<(), DemoError> {
+    let written = fs::create_dir_all(LOGS).and_then(|()| fs::write(file, text));
+    written.map_err(|error| format!("cannot write {file}: {error}"))
 }
 
 fn start(name: &str, command: Command) -> Result<Process, DemoError> {

@@ -22,20 +22,30 @@ pub enum Host {
 
 impl Host {
     /// Returns the host that the environment variable `HOST` names: `wasm`, which is the default, or `module`.
-    pub fn of_environment() -> Self {
+    pub fn from_environment() -> Result<Self, String> {
         match env::var("HOST").as_deref() {
-            Err(_) | Ok("wasm") => Self::Wasm,
-            Ok("module") => Self::Module,
-            Ok(other) => panic!("HOST is {other}, expected wasm or module"),
+            Err(_) | Ok("wasm") => Ok(Self::Wasm),
+            Ok("module") => Ok(Self::Module),
+            Ok(other) => Err(format!("HOST is {other}, expected wasm or module")),
         }
     }
 
-    /// Returns the file that Envoy loads, which the Makefile names in the environment.
-    pub fn file(self) -> PathBuf {
+    /// Returns the host that the environment names, for tests: panics if it names another.
+    pub fn of_environment() -> Self {
+        Self::from_environment().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Returns the environment variable with the file that Envoy loads, which the Makefile sets.
+    pub fn variable(self) -> &'static str {
         match self {
-            Self::Wasm => path_of("EPP_WASM"),
-            Self::Module => path_of("EPP_MODULE"),
+            Self::Wasm => "EPP_WASM",
+            Self::Module => "EPP_MODULE",
         }
+    }
+
+    /// Returns the file that Envoy loads, for tests: panics if there is none.
+    pub fn file(self) -> PathBuf {
+        path_of(self.variable())
     }
 
     /// Returns the filter that serves the status page: of the wasm module, with a VM of its own.
@@ -62,6 +72,20 @@ impl Host {
         }
     }
 
+    /// Returns a bootstrap for the wasm module, in YAML, as one for this host that loads `module`.
+    pub fn bootstrap(self, yaml: &str, module: &Path) -> Result<Value, serde_yaml::Error> {
+        let mut bootstrap: Value = serde_yaml::from_str(yaml)?;
+        if self == Self::Module {
+            to_dynamic(&mut bootstrap, module);
+            bootstrap["layered_runtime"] = self.runtime();
+            // Its metrics have their labels without these.
+            bootstrap
+                .as_object_mut()
+                .map(|all| all.remove("stats_config"));
+        }
+        Ok(bootstrap)
+    }
+
     /// Returns the runtime settings that Envoy needs: with this one, names of a module's metrics have no prefix.
     pub(crate) fn runtime(self) -> Value {
         let layer = match self {
@@ -72,6 +96,33 @@ impl Host {
         };
         json!({"layers": [{"name": "static", "static_layer": layer}]})
     }
+}
+
+/// Replaces each filter of the wasm module by one of the dynamic module, wherever it stands.
+fn to_dynamic(node: &mut Value, module: &Path) {
+    let kind = node["typed_config"]["@type"].as_str().unwrap_or_default();
+    if kind.ends_with("filters.http.wasm.v3.Wasm") {
+        let plugin = node["typed_config"]["config"].take();
+        *node = match plugin["root_id"].as_str() {
+            Some("status") => Host::Module.status_filter(module),
+            _ => dynamic(&plugin["name"], module, &plugin["configuration"]),
+        };
+    }
+    match node {
+        Value::Array(list) => list.iter_mut().for_each(|one| to_dynamic(one, module)),
+        Value::Object(map) => map.values_mut().for_each(|one| to_dynamic(one, module)),
+        _ => {}
+    }
+}
+
+/// Returns a filter of the dynamic module.
+fn dynamic(name: &Value, module: &Path, configuration: &Value) -> Value {
+    let filter = json!({
+        "dynamic_module_config": {"module": {"local": {"filename": module}}},
+        "filter_name": name,
+        "filter_config": configuration,
+    });
+    typed("envoy.filters.http.dynamic_modules", DYNAMIC, filter)
 }
 
 /// The settings of a filter that depend on its host.
@@ -95,7 +146,11 @@ impl Filter<'_> {
             json!({"@type": "type.googleapis.com/google.protobuf.StringValue", "value": document});
         match host {
             Host::Wasm => self.wasm(&configuration),
-            Host::Module => self.dynamic(&configuration),
+            Host::Module => {
+                let mut filter = dynamic(&self.name.into(), self.module, &configuration);
+                filter["name"] = format!("module{}", self.number).into();
+                filter
+            }
         }
     }
 
@@ -114,14 +169,5 @@ impl Filter<'_> {
         }
         let name = format!("wasm{}", self.number);
         typed(&name, "filters.http.wasm.v3.Wasm", wasm)
-    }
-
-    fn dynamic(&self, configuration: &Value) -> Value {
-        let filter = json!({
-            "dynamic_module_config": {"module": {"local": {"filename": self.module}}},
-            "filter_name": self.name,
-            "filter_config": configuration,
-        });
-        typed(&format!("module{}", self.number), DYNAMIC, filter)
     }
 }
