@@ -15,7 +15,7 @@ use rcgen::{CertifiedKey, KeyPair};
 use serde_json::Value;
 
 /// Mistakes that Envoy accepts: what is right in a template, and what is wrong instead.
-const SLIPS: [(&str, &str); 8] = [
+const SLIPS: [(&str, &str); 9] = [
     ("timeout: 0s", "timeout: 20s"),
     ("vm_id: epp\n", "vm_id: ''\n"),
     ("failure_policy: FAIL_RELOAD\n", "fail_open: false\n"),
@@ -30,6 +30,11 @@ const SLIPS: [(&str, &str); 8] = [
     ),
     ("limit_bytes: 1048576", "limit_bytes: 32768"),
     ("max_requests: 16384", "max_requests: 1"),
+    // Of the dynamic module's template, which has none of the settings of VMs.
+    (
+        "strip_custom_stat_prefix: true",
+        "strip_custom_stat_prefix: false",
+    ),
 ];
 
 /// A template with mistakes, in place.
@@ -87,6 +92,10 @@ impl Placed {
             if name.starts_with("epp_wasm") && !module.exists() {
                 symlink(path_of("EPP_WASM"), module).unwrap();
             }
+        }
+        let module = self.folder.path().join("libepp.so");
+        if text.contains("/etc/envoy/libepp.so") && !module.exists() {
+            symlink(path_of("EPP_MODULE"), module).unwrap();
         }
         let folder = self.folder.path().to_str().unwrap();
         let mut text = text

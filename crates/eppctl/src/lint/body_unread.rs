@@ -52,6 +52,7 @@ pub fn delivers(site: &Site<'_>, picker: &Picker<'_>) -> Delivers {
     let patched = |node: &Node| flag(node) == Some(true);
     match picker.home {
         Home::WasmPlugin | Home::HigressPlugin => Delivers::No,
+        Home::ModuleFilter | Home::ModulePolicy => Delivers::Yes,
         _ if picker.settings.get(FLAG).and_then(flag) == Some(true) => Delivers::Yes,
         _ if patched_field(site, picker, FLAG).is_some_and(patched) => Delivers::Yes,
         Home::ExtensionPolicy if site.objects("EnvoyPatchPolicy").next().is_none() => {

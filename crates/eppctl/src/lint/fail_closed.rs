@@ -13,15 +13,17 @@ pub const RULE: Rule = Rule {
     finds: "the default failure policy, or an unknown one; `failOpen` beside a patched one",
     why: "the default is FAIL_CLOSED: after one trap, that worker replies to every request with 503 until Envoy restarts",
     fix: "set failure_policy: FAIL_RELOAD beside vm_config (Istio's WasmPlugin: failStrategy: FAIL_RELOAD or FAIL_OPEN; Higress: FAIL_OPEN; Envoy Gateway: failure_policy in an EnvoyPatchPolicy, without failOpen: true)",
-    check: |site| site.pickers.iter().filter_map(|picker| fault(site, picker)).collect(),
+    check: |site| {
+        let in_vms = site.pickers.iter().filter(|picker| !picker.home.is_module());
+        in_vms.filter_map(|picker| fault(site, picker)).collect()
+    },
 };
 
 fn fault(site: &Site<'_>, picker: &Picker<'_>) -> Option<Fault> {
     let settings = picker.settings;
     let policy = match picker.home {
         Home::WasmPlugin | Home::HigressPlugin => text(settings, "fail_strategy"),
-        Home::Filter | Home::ExtensionPolicy => match patched_field(site, picker, "failure_policy")
-        {
+        _ => match patched_field(site, picker, "failure_policy") {
             Some(Node::String(policy)) => policy,
             _ => text(settings, "failure_policy"),
         },
@@ -61,12 +63,12 @@ fn fault(site: &Site<'_>, picker: &Picker<'_>) -> Option<Fault> {
 /// Returns the name of the policy's field, and its valid values.
 fn policies(home: Home) -> (&'static str, &'static [&'static str]) {
     match home {
-        Home::Filter | Home::ExtensionPolicy => (
+        Home::WasmPlugin => ("fail_strategy", &["FAIL_RELOAD", "FAIL_OPEN", "FAIL_CLOSE"]),
+        Home::HigressPlugin => ("fail_strategy", &["FAIL_OPEN", "FAIL_CLOSE"]),
+        _ => (
             "failure_policy",
             &["FAIL_RELOAD", "FAIL_OPEN", "FAIL_CLOSED"],
         ),
-        Home::WasmPlugin => ("fail_strategy", &["FAIL_RELOAD", "FAIL_OPEN", "FAIL_CLOSE"]),
-        Home::HigressPlugin => ("fail_strategy", &["FAIL_OPEN", "FAIL_CLOSE"]),
     }
 }
 

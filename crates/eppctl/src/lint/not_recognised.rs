@@ -67,7 +67,7 @@ mod tests {
             "kind: ConfigMap\ndata:\n  config.yaml: |\n    kind: EndpointPickerConfig\n",
             "{a: [{kind: EndpointPickerConfig}]}",
             "a: '{\"kind\": \"EndpointPickerConfig\"}'",
-            "kind: EnvoyExtensionPolicy\nspec: {dynamicModule: [{config: {kind: EndpointPickerConfig}}]}",
+            "kind: EnvoyExtensionPolicy\nspec: {lua: [{config: {kind: EndpointPickerConfig}}]}",
             "a: see the EndpointPickerConfig of the gateway",
             "{EndpointPickerConfig: {plugins: []}}",
         ] {

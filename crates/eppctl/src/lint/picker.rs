@@ -9,7 +9,8 @@ use crate::base64::base64;
 
 /// A filter that reads an EndpointPickerConfig.
 pub struct Picker<'a> {
-    /// The path of its settings: Envoy's `PluginConfig`, a `spec`, or an entry of `spec.wasm`.
+    /// The path of its settings: Envoy's `PluginConfig` or `DynamicModuleFilter`, a `spec`, or an entry of `spec.wasm` or
+    /// `spec.dynamic_module`.
     pub path: Path,
     /// Its settings.
     pub settings: &'a Node,
@@ -30,12 +31,23 @@ pub struct Picker<'a> {
 pub enum Home {
     /// Envoy's own message, in a bootstrap or in a patch.
     Filter,
+    /// Envoy's own message for a dynamic module.
+    ModuleFilter,
     /// Istio's `WasmPlugin`, which has no field for `allow_on_headers_stop_iteration`.
     WasmPlugin,
     /// Higress' `WasmPlugin`, which also has rules for routes.
     HigressPlugin,
     /// An entry of Envoy Gateway's `EnvoyExtensionPolicy`; fields that it lacks need a patch.
     ExtensionPolicy,
+    /// The same for a dynamic module.
+    ModulePolicy,
+}
+
+impl Home {
+    /// Returns whether this is the dynamic module, which needs no VM and gets bodies without a setting.
+    pub fn is_module(self) -> bool {
+        matches!(self, Self::ModuleFilter | Self::ModulePolicy)
+    }
 }
 
 /// Returns the pickers among these mappings.
@@ -45,16 +57,16 @@ pub fn pickers<'a>(maps: &[(Path, &'a Node)]) -> Vec<Picker<'a>> {
         match text(map, "kind") {
             "WasmPlugin" => plugin(path, map, &mut found),
             "EnvoyExtensionPolicy" => policy(path, map, &mut found),
-            _ if text(map, "@type").ends_with("wasm.v3.Wasm") => {
+            _ => found.extend(filter(path, map).map(|mut picker| {
                 let above = path
                     .steps()
                     .split_last()
                     .map_or(&[][..], |(_, above)| above);
-                let filter_name = maps.iter().find(|(place, _)| place.steps() == above);
-                let filter_name = filter_name.map_or("", |(_, map)| text(map, "name"));
-                found.extend(filter(path, map, filter_name));
-            }
-            _ => {}
+                let filter = maps.iter().find(|(place, _)| place.steps() == above);
+                let name = filter.map_or("", |(_, map)| text(map, "name"));
+                picker.names.push(name);
+                picker
+            })),
         }
     }
     for picker in &mut found {
@@ -64,14 +76,24 @@ pub fn pickers<'a>(maps: &[(Path, &'a Node)]) -> Vec<Picker<'a>> {
 }
 
 /// Returns the picker in a filter's own message.
-fn filter<'a>(path: &Path, map: &'a Node, filter_name: &'a str) -> Option<Picker<'a>> {
-    let settings = map.get("config")?;
-    let path = path.key("config");
-    let configuration = settings.get("configuration")?;
+fn filter<'a>(path: &Path, map: &'a Node) -> Option<Picker<'a>> {
+    let kind = text(map, "@type");
+    let (path, settings, home) = if kind.ends_with("wasm.v3.Wasm") {
+        (path.key("config"), map.get("config")?, Home::Filter)
+    } else if kind.ends_with("dynamic_modules.v3.DynamicModuleFilter") {
+        (path.clone(), map, Home::ModuleFilter)
+    } else {
+        return None;
+    };
+    let (name, key) = match home.is_module() {
+        true => ("filter_name", "filter_config"),
+        false => ("name", "configuration"),
+    };
+    let configuration = settings.get(key)?;
     let value = configuration.get("value").unwrap_or(configuration);
     let document = match configuration.get("value") {
-        Some(_) => path.key("configuration").key("value"),
-        None => path.key("configuration"),
+        Some(_) => path.key(key).key("value"),
+        None => path.key(key),
     };
     let decoded = match value {
         Node::String(coded) if text(configuration, "@type").ends_with("protobuf.BytesValue") => {
@@ -85,8 +107,8 @@ fn filter<'a>(path: &Path, map: &'a Node, filter_name: &'a str) -> Option<Picker
     (is_ours || is_misspelt(value)).then(|| Picker {
         path,
         settings,
-        names: vec![text(settings, "name"), filter_name],
-        home: Home::Filter,
+        names: vec![text(settings, name)],
+        home,
         document,
         is_text,
         loaded: load(value),
@@ -150,19 +172,24 @@ fn with_rules(node: &Node, rules: &[Node]) -> Node {
 
 /// Returns the pickers in an `EnvoyExtensionPolicy`.
 fn policy<'a>(path: &Path, map: &'a Node, found: &mut Vec<Picker<'a>>) {
-    let path = path.key("spec").key("wasm");
-    for (index, settings) in entries(map, &["spec", "wasm"]).iter().enumerate() {
-        let path = path.index(index);
-        let node = settings.get("config").filter(|node| is_ours(node));
-        found.extend(node.map(|node| Picker {
-            document: path.key("config"),
-            path,
-            settings,
-            names: vec![text(settings, "name")],
-            home: Home::ExtensionPolicy,
-            is_text: false,
-            loaded: load(node),
-        }));
+    let lists = [
+        ("wasm", "name", Home::ExtensionPolicy),
+        ("dynamic_module", "filter_name", Home::ModulePolicy),
+    ];
+    for (list, name, home) in lists {
+        for (index, settings) in entries(map, &["spec", list]).iter().enumerate() {
+            let path = path.key("spec").key(list).index(index);
+            let node = settings.get("config").filter(|node| is_ours(node));
+            found.extend(node.map(|node| Picker {
+                document: path.key("config"),
+                path,
+                settings,
+                names: vec![text(settings, name)],
+                home,
+                is_text: false,
+                loaded: load(node),
+            }));
+        }
     }
 }
 
@@ -184,14 +211,14 @@ impl Picker<'_> {
         let mut objects = site
             .objects("EnvoyFilter")
             .chain(site.objects("EnvoyPatchPolicy"));
-        self.home != Home::Filter
+        !matches!(self.home, Home::Filter | Home::ModuleFilter)
             || objects.any(|(path, _)| self.path.steps().starts_with(path.steps()))
     }
 
     /// Returns whether Envoy Gateway configures it.
     pub fn is_envoy_gateways(&self, site: &Site<'_>) -> bool {
         let mut policies = site.objects("EnvoyPatchPolicy");
-        self.home == Home::ExtensionPolicy
+        matches!(self.home, Home::ExtensionPolicy | Home::ModulePolicy)
             || policies.any(|(path, _)| self.path.steps().starts_with(path.steps()))
     }
 
@@ -269,6 +296,27 @@ mod tests {
             "{{apiVersion: extensions.istio.io/v1alpha1, kind: WasmPlugin, spec: {{{default}}}}}"
         ));
         assert_eq!(istio, []);
+    }
+
+    #[test]
+    fn a_dynamic_module_has_a_filter_configuration() {
+        let filter = |configuration: &str| {
+            found(&format!(
+                "{{'@type': x/dynamic_modules.v3.DynamicModuleFilter, filter_name: epp, filter_config: {configuration}}}"
+            ))
+        };
+        let text = "{'@type': x/google.protobuf.StringValue, value: 'kind: EndpointPickerConfig'}";
+        let place = "[0].filter_config.value";
+        assert_eq!(filter(text), [(false, place.to_owned())]);
+        let node = "{'@type': x/google.protobuf.Struct, value: {kind: EndpointPickerConfig}}";
+        assert_eq!(filter(node), [(false, place.to_owned())]);
+        assert_eq!(
+            filter("{'@type': x/google.protobuf.StringValue, value: other}"),
+            []
+        );
+        let text = "{kind: EnvoyExtensionPolicy, spec: {dynamicModule: [{name: epp, filterName: epp, config: {kind: EndpointPickerConfig}}]}}";
+        let place = "[0].spec.dynamic_module[0].config";
+        assert_eq!(found(text), [(false, place.to_owned())]);
     }
 
     #[test]

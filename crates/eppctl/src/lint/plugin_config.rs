@@ -31,27 +31,31 @@ pub const RULE: Rule = Rule {
 
 /// Finds a configuration that does not reach the filter as its text.
 ///
-/// Envoy unwraps strings and bytes; of every other message the filter gets the encoded bytes.
+/// Envoy unwraps strings and bytes, and passes a Struct to dynamic modules as JSON; of every other message the filter gets
+/// the encoded bytes.
 fn unreadable(picker: &Picker<'_>) -> Option<Fault> {
-    if picker.home != Home::Filter {
-        return None;
-    }
-    let configuration = picker.settings.get("configuration")?;
-    let path = picker.path.key("configuration");
+    let (key, template) = match picker.home {
+        Home::Filter => ("configuration", "envoy/envoy.yaml"),
+        Home::ModuleFilter => ("filter_config", "envoy/module.yaml"),
+        _ => return None,
+    };
+    let configuration = picker.settings.get(key)?;
+    let path = picker.path.key(key);
     let kind = text(configuration, "@type");
     let kind = kind.rsplit('/').next().unwrap_or_default();
     let fault = match kind {
         "google.protobuf.StringValue" | "google.protobuf.BytesValue" => return None,
+        "google.protobuf.Struct" if picker.home.is_module() => return None,
         "" => Fault::at(
             &path,
-            "configuration has no @type: expected google.protobuf.StringValue",
+            format!("{key} has no @type: expected google.protobuf.StringValue"),
         ),
         kind => Fault::at(
             &path.key("@type"),
-            format!("configuration is a {kind}: expected google.protobuf.StringValue"),
+            format!("{key} is a {kind}: expected google.protobuf.StringValue"),
         ),
     };
-    Some(fault.fixed_by("write the document as a string: configuration: {\"@type\": type.googleapis.com/google.protobuf.StringValue, value: |…}, as in envoy/envoy.yaml"))
+    Some(fault.fixed_by(format!("write the document as a string: {key}: {{\"@type\": type.googleapis.com/google.protobuf.StringValue, value: |…}}, as in {template}")))
 }
 
 fn fault(picker: &Picker<'_>, error: &Problem) -> Fault {

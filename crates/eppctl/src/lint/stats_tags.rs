@@ -3,21 +3,56 @@
 use epp_core::config::value::{Node, Path};
 use epp_core::metrics::definitions::CATALOGUE;
 
-use super::site::{entries, text, Site};
+use super::site::{entries, flag, text, Site};
 use super::{Fault, Rule};
 
 /// The rule.
 pub const RULE: Rule = Rule {
     name: "stats-tags",
-    finds: "a bootstrap with a filter that lacks `stats_tags` for labels of its metrics",
+    finds: "a bootstrap with a filter that lacks `stats_tags` for labels of its metrics; with a dynamic module, one that leaves a prefix before their names",
     why: "those labels stay in the metrics' names, where dashboards and alerts do not find them",
     fix: "take over stats_config.stats_tags of envoy/production/static.yaml (Istio: envoy/istio/metric-labels.yaml)",
-    check: |site| site.bootstraps().filter_map(|(path, bootstrap)| fault(site, &path, bootstrap)).collect(),
+    check: |site| {
+        let mut faults = Vec::new();
+        for (path, bootstrap) in site.bootstraps() {
+            faults.extend(fault(site, &path, bootstrap));
+            faults.extend(prefixed(site, &path, bootstrap));
+        }
+        faults
+    },
 };
 
-/// Checks the bootstrap of a filter that no control plane inserts: those have bootstraps of their own.
+/// Returns whether a picker of this form is in a bootstrap, instead of inserted by a control plane, which has a bootstrap
+/// of its own.
+fn has(site: &Site<'_>, is_module: bool) -> bool {
+    let mut pickers = site.pickers.iter();
+    pickers.any(|picker| picker.home.is_module() == is_module && !picker.is_inserted(site))
+}
+
+/// Finds a bootstrap that leaves Envoy's prefix before the names of a dynamic module's metrics.
+fn prefixed(site: &Site<'_>, path: &Path, bootstrap: &Node) -> Option<Fault> {
+    const FLAG: &str = "envoy.reloadable_features.dynamic_modules_strip_custom_stat_prefix";
+    let layers = entries(bootstrap, &["layered_runtime", "layers"]);
+    let settles = |layer: &Node| match layer.get("static_layer") {
+        Some(settings) => settings.get(FLAG).and_then(flag) == Some(true),
+        // It has what a file or a server says.
+        None => layer.get("disk_layer").is_some() || layer.get("rtds_layer").is_some(),
+    };
+    if !has(site, true) || layers.iter().any(settles) {
+        return None;
+    }
+    let what = format!("no layer sets {FLAG}");
+    let fault = Fault::at(&path.key("layered_runtime"), what);
+    Some(
+        fault
+            .because("metrics of the dynamic module are called envoy_dynamicmodulescustom_…, where dashboards and alerts do not find them")
+            .fixed_by("take over layered_runtime of envoy/production/module.yaml"),
+    )
+}
+
+/// Finds a bootstrap without tags for labels of the wasm module's metrics.
 fn fault(site: &Site<'_>, path: &Path, bootstrap: &Node) -> Option<Fault> {
-    if !site.pickers.iter().any(|picker| !picker.is_inserted(site)) {
+    if !has(site, false) {
         return None;
     }
     let tags = entries(bootstrap, &["stats_config", "stats_tags"]);
@@ -60,6 +95,16 @@ mod tests {
             all.len() == 1 && all[0].contains("endpoint_name, ") && all[0].contains("finding"),
             "{all:?}"
         );
+        let module = include_str!("../../../../envoy/module.yaml");
+        assert!(found(&super::RULE, module).is_empty());
+        for wrong in ["strip_custom_stat_prefix: false", "another: true"] {
+            let prefixed = module.replace("strip_custom_stat_prefix: true", wrong);
+            let all = found(&super::RULE, &prefixed);
+            assert!(
+                all.len() == 1 && all[0].contains("no layer sets"),
+                "{all:?}"
+            );
+        }
         let no_filter = without.replace("wasm.v3.Wasm", "other.v3.Other");
         assert!(found(&super::RULE, &no_filter).is_empty());
     }

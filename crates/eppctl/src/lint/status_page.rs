@@ -16,7 +16,9 @@ pub const RULE: Rule = Rule {
 
 /// Returns whether a plugin's settings are those of the status page.
 fn is_page(settings: &Node) -> bool {
+    let is_module = settings.get("dynamic_module_config").is_some();
     text(settings, "root_id") == "status" && settings.get("vm_config").is_some()
+        || text(settings, "filter_name") == "status" && is_module
 }
 
 fn open<'a>(site: &'a Site<'_>) -> impl Iterator<Item = Fault> + 'a {
@@ -117,6 +119,16 @@ mod tests {
         let right = "vm_id: epp\n                  runtime";
         let wrong = "vm_id: epp\n                  configuration: {'@type': type.googleapis.com/google.protobuf.StringValue, value: status}\n                  runtime";
         crate::lint::finds(&super::RULE, right, wrong);
+    }
+
+    #[test]
+    fn finds_an_open_one_of_a_dynamic_module() {
+        let with = |address: &str| {
+            let listener = format!("address: {{socket_address: {{address: {address}}}}}, filter_chains: [{{filters: [{{typed_config: {{'@type': x/dynamic_modules.v3.DynamicModuleFilter, dynamic_module_config: {{}}, filter_name: status}}}}]}}]");
+            let text = format!("static_resources: {{listeners: [{{{listener}}}]}}");
+            crate::lint::found(&super::RULE, &text).len()
+        };
+        assert_eq!((with("127.0.0.1"), with("0.0.0.0")), (0, 1));
     }
 
     #[test]

@@ -228,7 +228,7 @@ pub fn add_seen(
             "filter-not-running",
             None,
             "The configuration has the filter, and the filter has no statistics: its VM did not start, or it refused its configuration.",
-            "Envoy's log has the reason: look for lines of the component wasm.",
+            "Envoy's log has the reason: look for lines of the component wasm or dynamic_modules.",
         ));
     } else if statistics.pools().is_empty() {
         findings.push(seen(

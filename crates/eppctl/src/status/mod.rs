@@ -140,4 +140,6 @@ fn lint(dump: &str) -> Result<Findings, Error> {
 }
 
 #[cfg(test)]
+mod module_tests;
+#[cfg(test)]
 mod tests;

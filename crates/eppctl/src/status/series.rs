@@ -5,9 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use epp_core::endpoints::sample::Sample as Line;
 use epp_core::metrics::definitions::FINDINGS;
 
+/// What Envoy puts before the names of a dynamic module's metrics, unless its runtime says otherwise.
+const PREFIX: &str = "envoy_dynamicmodulescustom_";
+
 /// A line of the page.
 pub struct Series<'p> {
-    /// The metric's name, with a histogram's suffix.
+    /// The metric's name, with a histogram's suffix, and without the prefix of dynamic modules.
     pub family: &'p str,
     line: Line<'p>,
 }
@@ -29,7 +32,7 @@ impl<'p> Statistics<'p> {
                 let name = line.find(['{', ' ', '\t']).unwrap_or(line.len());
                 let (family, rest) = line.split_at(name);
                 Some(Series {
-                    family,
+                    family: family.strip_prefix(PREFIX).unwrap_or(family),
                     line: Line::parse(rest.as_bytes())?,
                 })
             });

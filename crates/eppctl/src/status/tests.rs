@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use epp_core::findings::Severity;
 
+use super::module_tests::DOCUMENT;
 use super::*;
 use crate::output::Report as _;
 
@@ -35,7 +36,7 @@ pool::10.0.0.2:8000::health_flags::healthy
 
 const SERVER: &str = r#"{"version": "9e55/1.40.0/Clean/RELEASE/BoringSSL", "state": "LIVE", "uptime_current_epoch": "13s", "command_line_options": {"concurrency": 2}}"#;
 
-fn pages() -> Pages {
+pub fn pages() -> Pages {
     Pages {
         statistics: STATISTICS.to_owned(),
         clusters: Some(CLUSTERS.to_owned()),
@@ -46,17 +47,20 @@ fn pages() -> Pages {
 
 /// A config dump with one filter, which may lack its `vm_id`.
 fn dump(vm_id: &str) -> String {
-    let document = "{kind: EndpointPickerConfig, apiVersion: llm-d.ai/v1alpha1, plugins: [{type: queue-scorer}, {type: envoy-cluster-discovery, parameters: {clusters: [pool]}}], schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}], dataLayer: {discovery: {pluginRef: envoy-cluster-discovery}}}";
-    let filter = format!("{{'@type': type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm, config: {{allow_on_headers_stop_iteration: true, failure_policy: FAIL_RELOAD, vm_config: {{{vm_id}}}, configuration: {{'@type': type.googleapis.com/google.protobuf.StringValue, value: '{document}'}}}}}}");
+    dump_of(&format!("{{'@type': type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm, config: {{allow_on_headers_stop_iteration: true, failure_policy: FAIL_RELOAD, vm_config: {{{vm_id}}}, configuration: {{'@type': type.googleapis.com/google.protobuf.StringValue, value: '{DOCUMENT}'}}}}}}"))
+}
+
+/// A config dump with this filter.
+pub fn dump_of(filter: &str) -> String {
     let policy = "{policies: [{typed_extension_config: {typed_config: {'@type': type.googleapis.com/envoy.extensions.load_balancing_policies.override_host.v3.OverrideHost, override_host_sources: [{header: x-gateway-destination-endpoint}]}}}]}";
     format!("{{configs: [{{'@type': x/v3.ClustersConfigDump, static_clusters: [{{cluster: {{name: pool, load_assignment: {{}}, load_balancing_policy: {policy}}}}}, {{cluster: {{name: prometheus_stats, load_assignment: {{}}}}}}]}}, {{'@type': x/v3.EcdsConfigDump, ecds_filters: [{{ecds_filter: {{name: epp, typed_config: {filter}}}}}]}}]}}")
 }
 
-fn report(pages: &Pages) -> Report {
+pub fn report(pages: &Pages) -> Report {
     Report::of(pages, &"127.0.0.1:9901".parse().unwrap()).unwrap_or_else(|error| panic!("{error}"))
 }
 
-fn text(report: &Report) -> String {
+pub fn text(report: &Report) -> String {
     let mut text = Vec::new();
     report.text(&mut text).unwrap();
     String::from_utf8(anstream::adapter::strip_bytes(&text).into_vec()).unwrap()
