@@ -61,15 +61,15 @@ faults-report: ## Regenerate docs/faults.md from docs/faults/run.json
 fuzz: toolchain ## Fuzz every parser for FUZZ_SECONDS each
 	@scripts/fuzz
 
-bench: wasm envoy ## Run the published benchmark (docs/benchmarks.md): 40 minutes on an idle machine
+bench: wasm module envoy ## Run the published benchmark (docs/benchmarks.md): 40 minutes on an idle machine
 	@scripts/bench suite $(ARGS)
 	@scripts/bench balancing
 	@scripts/bench report
 
-compare: wasm envoy ## Quick comparison with plain Envoy and a no-op filter: ARGS='--sizes 4 --slices 6'
+compare: wasm envoy ## Compare CPU per request with plain Envoy's and a no-op filter's, two minutes: ARGS='--sizes 4 --slices 12'
 	@scripts/bench compare $(ARGS)
 
-bench-report: toolchain ## Regenerate docs/benchmarks.md and its plots from docs/benchmarks/*.json
+bench-report: toolchain ## Regenerate docs/benchmarks.md, its plots, and tables of sizing.md and README.md from docs/benchmarks/*.json
 	@scripts/bench report
 
 balancing: wasm envoy ## Benchmark load balancers by time to first token: eight minutes

@@ -11,6 +11,9 @@ use crate::BoxError;
 /// The client's header by which ring hash balances.
 pub const SESSION_HEADER: &str = "x-session";
 
+/// The header that names the endpoint of a request.
+pub const DESTINATION_HEADER: &str = "x-gateway-destination-endpoint";
+
 const LOCALHOST: &str = "127.0.0.1";
 
 /// The ports of an Envoy.
@@ -128,10 +131,11 @@ fn pool(setup: &Setup<'_>) -> Value {
             "connect_timeout": "1s",
             "circuit_breakers": wide_open(),
             "original_dst_lb_config": {"use_http_header": true,
-                "http_header_name": "x-gateway-destination-endpoint"},
+                "http_header_name": DESTINATION_HEADER},
         });
     }
     let policy = match setup.case {
+        Case::Plain => policy("round_robin", "RoundRobin", json!({})),
         Case::LeastRequest => policy("least_request", "LeastRequest", json!({})),
         Case::RingHash => policy("ring_hash", "RingHash", json!({})),
         _ => override_host(),

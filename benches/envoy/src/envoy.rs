@@ -10,6 +10,7 @@ use envoy_harness::{free_port, Process};
 use rustix::process::{kill_process, Pid, Signal};
 
 use crate::bootstrap::{bootstrap, Ports};
+use crate::cpu::Threads;
 use crate::process;
 use crate::BoxError;
 
@@ -18,10 +19,16 @@ use crate::BoxError;
 pub enum Case {
     /// Envoy without a filter, round robin.
     Plain,
+    /// The same, but clients name the endpoint in the header in which the filter does it.
+    OverrideHost,
     /// A filter that is called for everything and does nothing.
     Noop,
-    /// The filter.
+    /// The filter, as a wasm module.
     EppWasm,
+    /// The filter as a dynamic module.
+    Module,
+    /// The filter with flow control, in a pool that is not full.
+    Gate,
     /// Envoy's least request of two random endpoints, without a filter.
     LeastRequest,
     /// Envoy's ring hash over a client header, without a filter.
@@ -29,7 +36,7 @@ pub enum Case {
     /// An Endpoint Picker over ext_proc.
     Epp,
     /// Another build of the filter, by its file: of the wasm module, or of the dynamic module.
-    Module(String),
+    File(String),
     /// The filter with another configuration, by its file.
     Config(String),
 }
@@ -39,18 +46,18 @@ impl Case {
     pub fn parse(name: &str) -> Result<Self, BoxError> {
         Ok(match name {
             "plain" => Self::Plain,
+            "override-host" => Self::OverrideHost,
             "noop" => Self::Noop,
             "epp-wasm" => Self::EppWasm,
+            "module" => Self::Module,
+            "gate" => Self::Gate,
             "least-request" => Self::LeastRequest,
             "ring-hash" => Self::RingHash,
-            "epp" => Self::Epp,
-            file if file.ends_with(".wasm") || file.ends_with(".so") => {
-                Self::Module(file.to_owned())
-            }
+            file if file.ends_with(".wasm") || file.ends_with(".so") => Self::File(file.to_owned()),
             file if file.ends_with(".yaml") => Self::Config(file.to_owned()),
             other => {
-                let known =
-                    "plain, noop, epp-wasm, least-request, ring-hash, epp, or a file that ends in .wasm, .so or .yaml";
+                let known = "plain, override-host, noop, epp-wasm, module, gate, least-request, ring-hash, \
+                    or a file that ends in .wasm, .so or .yaml";
                 return Err(format!("case {other}: known are {known}").into());
             }
         })
@@ -60,12 +67,15 @@ impl Case {
     pub fn name(&self) -> &str {
         match self {
             Self::Plain => "plain",
+            Self::OverrideHost => "override-host",
             Self::Noop => "noop",
             Self::EppWasm => "epp-wasm",
+            Self::Module => "module",
+            Self::Gate => "gate",
             Self::LeastRequest => "least-request",
             Self::RingHash => "ring-hash",
             Self::Epp => "epp",
-            Self::Module(file) | Self::Config(file) => Path::new(file)
+            Self::File(file) | Self::Config(file) => Path::new(file)
                 .file_stem()
                 .and_then(|stem| stem.to_str())
                 .unwrap_or("module"),
@@ -75,15 +85,37 @@ impl Case {
     /// Returns the module to load and its configuration.
     pub fn module(&self, config: &str) -> Result<Option<(String, String)>, BoxError> {
         let from_env = |name| std::env::var(name).map_err(|_| format!("{name} is not set"));
+        let gated = || config.replacen("\nplugins:", GATE, 1);
         Ok(match self {
-            Self::Plain | Self::LeastRequest | Self::RingHash | Self::Epp => None,
+            Self::Plain | Self::OverrideHost | Self::LeastRequest | Self::RingHash | Self::Epp => {
+                None
+            }
             Self::Noop => Some((from_env("NOOP_WASM")?, String::new())),
             Self::EppWasm => Some((from_env("EPP_WASM")?, config.to_owned())),
-            Self::Module(file) => Some((file.clone(), config.to_owned())),
+            Self::Module => Some((built(from_env("EPP_MODULE")?)?, config.to_owned())),
+            Self::Gate => Some((from_env("EPP_WASM")?, gated())),
+            Self::File(file) => Some((file.clone(), config.to_owned())),
             Self::Config(file) => Some((from_env("EPP_WASM")?, fs::read_to_string(file)?)),
         })
     }
 }
+
+/// Returns the file of the dynamic module, which `make compare` does not build.
+fn built(file: String) -> Result<String, BoxError> {
+    match Path::new(&file).is_file() {
+        true => Ok(file),
+        false => {
+            Err(format!("{file}: no such file; `make module` builds the dynamic module").into())
+        }
+    }
+}
+
+/// Flow control, before the other plugins of a document.
+const GATE: &str = "
+featureGates: [flowControl]
+flowControl: {saturationDetector: {pluginRef: concurrency-detector}}
+plugins:
+- {type: concurrency-detector}";
 
 /// The settings of an Envoy.
 #[derive(Debug, Clone)]
@@ -116,6 +148,8 @@ pub struct Proxy {
     pub start: Duration,
     /// The start time on all cores, if it was measured.
     pub start_on_all: Option<Duration>,
+    /// The ports of the model servers among which clients choose; none if Envoy or the filter chooses.
+    pub destinations: Vec<u16>,
     process: Process,
 }
 
@@ -154,13 +188,17 @@ impl Proxy {
             admin,
             start: started.elapsed(),
             start_on_all: None,
+            destinations: match setup.case {
+                Case::OverrideHost => setup.servers.to_vec(),
+                _ => Vec::new(),
+            },
             process,
         })
     }
 
-    /// Returns the CPU time of all its threads so far.
-    pub fn cpu(&self) -> Result<Duration, BoxError> {
-        process::cpu(self.process.id())
+    /// Returns the CPU time of its threads so far.
+    pub fn cpu(&self) -> Result<Threads, BoxError> {
+        Threads::of(self.process.id())
     }
 
     /// Returns the resident memory in KiB.

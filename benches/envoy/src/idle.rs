@@ -19,7 +19,7 @@ pub async fn watch(
     let before = (proxy.cpu()?, sink::pages());
     tokio::time::sleep(length).await;
     let seconds = length.as_secs_f64();
-    let cores = (proxy.cpu()?.saturating_sub(before.0)).as_secs_f64() / seconds;
+    let cores = proxy.cpu()?.since(&before.0).total().as_secs_f64() / seconds;
     let pages = (sink::pages() - before.1) as f64 / seconds;
     let ages = ages(proxy.admin).await?;
     let oldest_ms = ages.iter().copied().fold(f64::NAN, f64::max);
@@ -39,7 +39,7 @@ pub async fn watch(
 pub async fn picker_cores(picker: &Picker, length: Duration) -> Result<f64, BoxError> {
     let before = picker.cpu()?;
     tokio::time::sleep(length).await;
-    Ok(picker.cpu()?.saturating_sub(before).as_secs_f64() / length.as_secs_f64())
+    Ok(picker.cpu()?.since(&before).total().as_secs_f64() / length.as_secs_f64())
 }
 
 /// Returns the age of each endpoint's metrics, in milliseconds.

@@ -35,7 +35,7 @@ pub fn facts(picker: Option<&str>) -> Result<Machine, BoxError> {
         envoy: version.unwrap_or_default().to_owned(),
         commit: format!("{commit}{changed}"),
         module_bytes: fs::metadata(module)?.len(),
-        epp: picker.map(str::to_owned),
+        epp: picker.map(|path| file_name(path).to_owned()),
     })
 }
 
@@ -43,6 +43,11 @@ pub fn facts(picker: Option<&str>) -> Result<Machine, BoxError> {
 pub fn load_average() -> Result<f64, BoxError> {
     let text = fs::read_to_string("/proc/loadavg")?;
     Ok(text.split(' ').nth(1).unwrap_or_default().parse()?)
+}
+
+/// Returns the last part of a path. The others are those of one machine.
+fn file_name(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(_, name)| name)
 }
 
 fn printed(program: &str, arguments: &[&str]) -> String {
@@ -62,4 +67,15 @@ fn field(file: &str, key: &str) -> String {
 fn number(text: &str) -> u64 {
     let digits = text.split_whitespace().next();
     digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_names_no_folder_of_the_machine() {
+        assert_eq!(file_name("/home/me/bin/epp"), "epp");
+        assert_eq!(file_name("epp"), "epp");
+    }
 }

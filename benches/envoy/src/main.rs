@@ -12,6 +12,7 @@ mod balancing;
 mod bodies;
 mod bootstrap;
 mod compare;
+mod cpu;
 mod envoy;
 mod idle;
 mod load;
@@ -19,6 +20,7 @@ mod machine;
 mod measure;
 mod paced;
 mod picker;
+mod plan;
 mod process;
 mod report;
 mod result;
@@ -54,10 +56,10 @@ enum Command {
         #[arg(long, default_value = "docs/benchmarks/run.json")]
         out: PathBuf,
         /// Slices per case.
-        #[arg(long, default_value_t = 12)]
+        #[arg(long, default_value_t = suite::SLICES)]
         slices: usize,
         /// Milliseconds of a slice.
-        #[arg(long, default_value_t = 1000)]
+        #[arg(long, default_value_t = suite::SLICE_MS)]
         slice_ms: u64,
         /// Only the groups whose name contains this.
         #[arg(long)]

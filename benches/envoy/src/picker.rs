@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use envoy_harness::{free_port, Process};
 
+use crate::cpu::Threads;
 use crate::process;
 use crate::BoxError;
 
@@ -60,9 +61,9 @@ impl Picker {
         Ok(Self { port, process })
     }
 
-    /// Returns its CPU time so far.
-    pub fn cpu(&self) -> Result<Duration, BoxError> {
-        process::cpu(self.process.id())
+    /// Returns the CPU time of its threads so far.
+    pub fn cpu(&self) -> Result<Threads, BoxError> {
+        Threads::of(self.process.id())
     }
 }
 

@@ -2,25 +2,10 @@
 
 use std::fs;
 use std::net::TcpStream;
-use std::time::Duration;
 
 use envoy_harness::Process;
 
 use crate::BoxError;
-
-/// Returns the CPU time of all threads of a process so far.
-pub fn cpu(pid: u32) -> Result<Duration, BoxError> {
-    let mut total = Duration::ZERO;
-    // schedstat counts nanoseconds; stat only hundredths of a second.
-    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread may end meanwhile.
-        if let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) {
-            let spent = text.split(' ').next().unwrap_or_default();
-            total += Duration::from_nanos(spent.trim().parse()?);
-        }
-    }
-    Ok(total)
-}
 
 /// Returns the time of all cores so far in hundredths of a second: busy, and in total.
 pub fn cores() -> Result<(u64, u64), BoxError> {

@@ -1,5 +1,7 @@
 //! The results of a run, as in its JSON file.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// A whole run on one machine.
@@ -7,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub struct Run {
     /// The machine and the programs.
     pub machine: Machine,
+    /// The load average of five minutes before the run.
+    pub load_average: f64,
     /// Closed loops.
     pub cells: Vec<Cell>,
     /// Open loops at a fixed rate.
@@ -38,7 +42,7 @@ pub struct Machine {
     pub commit: String,
     /// The size of the module in bytes.
     pub module_bytes: u64,
-    /// The path of the Endpoint Picker, if there was one.
+    /// The file name of the Endpoint Picker, if there was one.
     pub epp: Option<String>,
 }
 
@@ -71,6 +75,17 @@ impl Spread {
     }
 }
 
+/// CPU per request in microseconds, or a difference of it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Cpu {
+    /// Of Envoy's workers.
+    pub worker: Spread,
+    /// Of all its other threads.
+    pub others: Spread,
+    /// The sum of both.
+    pub both: Spread,
+}
+
 /// A setting with all its cases.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Cell {
@@ -101,16 +116,14 @@ pub struct Cell {
 /// A case in one setting.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Case {
-    /// The name: `plain`, `noop`, `epp-wasm`, `ring-hash` or `epp`.
+    /// The name, as on the command line of `bench compare`.
     pub name: String,
     /// Requests per second.
     pub per_second: Spread,
-    /// CPU per request divided by plain Envoy's in the same turn.
-    pub of_plain: Option<Spread>,
-    /// CPU per request divided by the no-op filter's in the same turn.
-    pub of_noop: Option<Spread>,
-    /// Envoy's CPU per request in microseconds.
-    pub envoy_us: Spread,
+    /// Envoy's CPU per request.
+    pub cpu_us: Cpu,
+    /// How much more that is than another case's in the same turn, by the other case's name.
+    pub beside: BTreeMap<String, Cpu>,
     /// The Endpoint Picker's CPU per request in microseconds.
     pub picker_us: Option<Spread>,
     /// The median latency in microseconds.
@@ -160,6 +173,8 @@ pub struct Idle {
 /// Memory and start of a case.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Footprint {
+    /// The group.
+    pub group: String,
     /// The case.
     pub name: String,
     /// Endpoints in the pool.
@@ -168,8 +183,7 @@ pub struct Footprint {
     pub workers: usize,
     /// Milliseconds from the start until it listened; on one core if it has one worker.
     pub start_ms: f64,
-    /// The start time on all cores of the machine. Runs before 2026-11-26 do not have it.
-    #[serde(default)]
+    /// The start time on all cores of the machine, if it has one worker.
     pub start_on_all_ms: Option<f64>,
     /// Resident memory after the load, in MiB.
     pub resident_mib: f64,
@@ -182,10 +196,10 @@ pub struct Inside {
     pub group: String,
     /// Endpoints in the pool.
     pub endpoints: usize,
-    /// Times of the schedule: filters, scorers, picker.
-    pub schedule: Quantiles,
-    /// Times of the prefix look-up.
-    pub look_up: Quantiles,
+    /// Times of the events in which requests were decided, if any was timed.
+    pub schedule: Option<Quantiles>,
+    /// Times of the prefix look-ups before, if any was timed.
+    pub look_up: Option<Quantiles>,
 }
 
 /// Quantiles in microseconds.

@@ -21,8 +21,8 @@ pub async fn statistics(admin: u16, name: &str) -> Result<Vec<(String, f64)>, Bo
         .collect())
 }
 
-/// Returns the quantiles of a histogram in seconds, as Prometheus' `histogram_quantile` does.
-pub async fn quantiles(admin: u16, name: &str) -> Result<Quantiles, BoxError> {
+/// Returns the quantiles of a histogram in seconds, as Prometheus' `histogram_quantile` does; none if it is empty.
+pub async fn quantiles(admin: u16, name: &str) -> Result<Option<Quantiles>, BoxError> {
     let buckets = statistics(admin, &format!("{name}_bucket")).await?;
     let mut buckets: Vec<(f64, f64)> = buckets
         .iter()
@@ -33,6 +33,9 @@ pub async fn quantiles(admin: u16, name: &str) -> Result<Quantiles, BoxError> {
         .collect();
     buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
     let count = buckets.last().map_or(0.0, |(_, count)| *count);
+    if count == 0.0 {
+        return Ok(None);
+    }
     let quantile = |share: f64| {
         let rank = share * count;
         let (mut lower, mut below) = (0.0, 0.0);
@@ -44,9 +47,9 @@ pub async fn quantiles(admin: u16, name: &str) -> Result<Quantiles, BoxError> {
         }
         f64::NAN
     };
-    Ok(Quantiles {
+    Ok(Some(Quantiles {
         p50_us: quantile(0.5),
         p95_us: quantile(0.95),
         count: count as u64,
-    })
+    }))
 }

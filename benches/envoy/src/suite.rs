@@ -1,6 +1,5 @@
 //! The published run: every dimension varied around one base. All combinations would take hours.
 
-use std::fs;
 use std::time::Duration;
 
 use crate::bodies::{Order, Prompts, Source};
@@ -9,21 +8,30 @@ use crate::idle;
 use crate::machine;
 use crate::measure::{self, Pace, Turns};
 use crate::picker::Picker;
+use crate::plan::Plan;
 use crate::result::{Cell, Footprint, Idle, Inside, Paced, Run};
 use crate::sink;
 use crate::statistics::quantiles;
 use crate::BoxError;
 
+/// Slices of each case in a published run.
+pub const SLICES: usize = 12;
+/// Milliseconds of a slice in a published run.
+pub const SLICE_MS: u64 = 500;
 /// Body sizes in KB.
 const SIZES: [usize; 5] = [1, 4, 64, 220, 500];
 /// A short and a long prompt, where not all sizes are measured.
 const SHORT_AND_LONG: [usize; 2] = [4, 220];
+/// A short prompt, and one longer than the prompt window.
+const SHORT_AND_MIDDLE: [usize; 2] = [4, 64];
 /// Endpoints of the base.
 const ENDPOINTS: usize = 100;
 /// Concurrent requests of the base: enough to keep one worker busy, few enough not to queue.
 const CONCURRENCY: usize = 16;
 /// The filter learns of the members and fetches metrics, and connections are pooled.
 const WARM_UP: Duration = Duration::from_secs(3);
+/// An idle Envoy's polls have become as rare as they will be.
+const IDLE_WARM_UP: Duration = Duration::from_secs(15);
 /// The time for which an idle Envoy is measured.
 const IDLE_TIME: Duration = Duration::from_secs(4);
 /// Open loops: body size in KB and requests per second, well below the capacity of one core.
@@ -42,59 +50,35 @@ struct Group {
     cases: &'static [Case],
 }
 
-/// The EndpointPickerConfig under test.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Plan {
-    /// A prompt window of 256 × 64 bytes.
-    ShortWindow,
-    /// The plan with `requests: ofCluster`, for a listener that also has routes to other clusters.
-    OfCluster,
-    /// llm-d-router's prompt window of 131,072 tokens.
-    LongWindow,
-}
-
-/// The listener has routes to the pool only, as in `envoy/production/`: the filter does not ask Envoy for the
-/// route of each request.
-const POOL_ONLY: &str = "\n- {type: envoy-proxy, parameters: {requests: all}}\nschedulingProfiles:";
-
-impl Plan {
-    fn name(self) -> &'static str {
-        match self {
-            Self::ShortWindow => "prompt window of 16 KB",
-            Self::OfCluster => "prompt window of 16 KB, `requests: ofCluster`",
-            Self::LongWindow => "prompt window of 512 KB",
-        }
-    }
-
-    fn text(self) -> Result<String, BoxError> {
-        let text = self.document()?;
-        Ok(match self {
-            Self::OfCluster => text,
-            Self::ShortWindow | Self::LongWindow => {
-                text.replacen("\nschedulingProfiles:", POOL_ONLY, 1)
-            }
-        })
-    }
-
-    /// Returns the document without settings that only this filter has.
-    fn document(self) -> Result<String, BoxError> {
-        let file = match self {
-            Self::ShortWindow | Self::OfCluster => "examples/full.yaml",
-            Self::LongWindow => "benches/envoy/long-window.yaml",
-        };
-        fs::read_to_string(file).map_err(|error| format!("{file}: {error}").into())
-    }
-}
-
-const WITHOUT_ENDPOINT_PICKER: [Case; 3] = [Case::Plain, Case::Noop, Case::EppWasm];
-const ALL_CASES: [Case; 5] = [
+const ALL_CASES: [Case; 7] = [
     Case::Plain,
+    Case::OverrideHost,
     Case::Noop,
     Case::EppWasm,
+    Case::Module,
     Case::RingHash,
     Case::Epp,
 ];
-const WITHOUT_RING_HASH: [Case; 4] = [Case::Plain, Case::Noop, Case::EppWasm, Case::Epp];
+/// What bars on the CPU compare.
+const COMPARED: [Case; 5] = [
+    Case::Plain,
+    Case::OverrideHost,
+    Case::Noop,
+    Case::EppWasm,
+    Case::Module,
+];
+/// The same, and the Endpoint Picker.
+const WITHOUT_RING_HASH: [Case; 6] = [
+    Case::Plain,
+    Case::OverrideHost,
+    Case::Noop,
+    Case::EppWasm,
+    Case::Module,
+    Case::Epp,
+];
+/// Where only the wasm module's settings differ.
+const WASM_ONLY: [Case; 3] = [Case::Plain, Case::Noop, Case::EppWasm];
+const FLOW_CONTROL: [Case; 3] = [Case::Plain, Case::EppWasm, Case::Gate];
 
 const BASE: Group = Group {
     name: "base",
@@ -109,25 +93,33 @@ const BASE: Group = Group {
 };
 
 /// The groups, in the order of the report.
-const GROUPS: [Group; 11] = [
+const GROUPS: [Group; 12] = [
     BASE,
     Group {
         name: "cold prompts",
         prompts: Prompts::Cold,
-        cases: &WITHOUT_ENDPOINT_PICKER,
+        cases: &COMPARED,
         ..BASE
     },
     Group {
         name: "model first",
         order: Order::ModelFirst,
-        cases: &WITHOUT_ENDPOINT_PICKER,
+        sizes: &SHORT_AND_MIDDLE,
+        cases: &WASM_ONLY,
         ..BASE
     },
     Group {
         name: "model first, cold prompts",
         order: Order::ModelFirst,
         prompts: Prompts::Cold,
-        cases: &WITHOUT_ENDPOINT_PICKER,
+        sizes: &SHORT_AND_MIDDLE,
+        cases: &WASM_ONLY,
+        ..BASE
+    },
+    Group {
+        name: "flow control",
+        sizes: &[4],
+        cases: &FLOW_CONTROL,
         ..BASE
     },
     Group {
@@ -148,14 +140,14 @@ const GROUPS: [Group; 11] = [
         name: "long prompt window",
         plan: Plan::LongWindow,
         sizes: &[220, 500],
-        cases: &WITHOUT_ENDPOINT_PICKER,
+        cases: &COMPARED,
         ..BASE
     },
     Group {
         name: "asking Envoy where each route leads",
         plan: Plan::OfCluster,
         sizes: &SHORT_AND_LONG,
-        cases: &WITHOUT_ENDPOINT_PICKER,
+        cases: &WASM_ONLY,
         ..BASE
     },
     Group {
@@ -169,17 +161,31 @@ const GROUPS: [Group; 11] = [
         name: "1,000 endpoints",
         endpoints: 1_000,
         sizes: &SHORT_AND_LONG,
-        cases: &WITHOUT_ENDPOINT_PICKER,
+        cases: &COMPARED,
         ..BASE
     },
     Group {
         name: "2 workers",
         workers: 2,
         sizes: &SHORT_AND_LONG,
-        cases: &WITHOUT_ENDPOINT_PICKER,
+        cases: &COMPARED,
         ..BASE
     },
 ];
+
+/// Endpoints of the idle Envoys, and their polling intervals in milliseconds.
+const IDLE_ENDPOINTS: [usize; 3] = [10, 100, 1_000];
+const IDLE_INTERVALS_MS: [u64; 3] = [50, 200, 1_000];
+
+/// Whether the published run has a setting with all these cases.
+#[cfg(test)]
+pub fn measures(group: &str, kilobytes: usize, cases: &[&str]) -> bool {
+    let group = GROUPS.iter().find(|one| one.name == group);
+    group.is_some_and(|group| {
+        let has = |name: &&str| group.cases.iter().any(|case| case.name() == *name);
+        group.sizes.contains(&kilobytes) && cases.iter().all(has)
+    })
+}
 
 /// The options of a run.
 pub struct Options {
@@ -196,6 +202,7 @@ pub async fn run(options: &Options) -> Result<Run, BoxError> {
     raise_limits()?;
     let mut run = Run {
         machine: machine::facts(options.picker.as_deref())?,
+        load_average: machine::load_average()?,
         cells: Vec::new(),
         paced: Vec::new(),
         idle: Vec::new(),
@@ -212,8 +219,8 @@ pub async fn run(options: &Options) -> Result<Run, BoxError> {
         measure_group(group, options, &mut run).await?;
     }
     if wanted("idle") {
-        for endpoints in [10, 100, 1_000] {
-            for interval_ms in [50, 200, 1_000] {
+        for endpoints in IDLE_ENDPOINTS {
+            for interval_ms in IDLE_INTERVALS_MS {
                 run.idle.push(idle(endpoints, interval_ms, options).await?);
             }
         }
@@ -287,6 +294,7 @@ async fn measure_group(group: &Group, options: &Options, run: &mut Run) -> Resul
     }
     for proxy in &proxies {
         run.footprint.push(Footprint {
+            group: group.name.to_owned(),
             name: proxy.name.clone(),
             endpoints: group.endpoints,
             workers: group.workers,
@@ -354,7 +362,7 @@ async fn idle(endpoints: usize, interval_ms: u64, options: &Options) -> Result<I
     };
     let mut result = {
         let proxy = Proxy::start(&setup).await?;
-        tokio::time::sleep(WARM_UP).await;
+        tokio::time::sleep(IDLE_WARM_UP).await;
         idle::watch(&proxy, endpoints, interval_ms, IDLE_TIME).await?
     };
     // With one number of endpoints only: for a thousand it would need more than its core.
@@ -364,4 +372,31 @@ async fn idle(endpoints: usize, interval_ms: u64, options: &Options) -> Result<I
         result.picker_cores = Some(idle::picker_cores(&picker, IDLE_TIME).await?);
     }
     Ok(result)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `make balancing`.
+    const BALANCING: Duration = Duration::from_secs(8 * 60);
+    /// The slowest start of an Envoy on one core.
+    const START: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_published_run_takes_forty_minutes_at_the_most() {
+        let slice = measure::SETTLE_TIME + Duration::from_millis(SLICE_MS);
+        let row = slice * (SLICES as u32 + 1);
+        let group = |group: &Group| {
+            let own = group.cases.iter().filter(|case| **case != Case::Epp);
+            let cases = own.count() as u32;
+            WARM_UP + cases * (2 * START + row * group.sizes.len() as u32)
+        };
+        let loads: Duration = GROUPS.iter().map(group).sum();
+        let paced = row * (RATES.len() * (ALL_CASES.len() - 1)) as u32;
+        let idle = (IDLE_ENDPOINTS.len() * IDLE_INTERVALS_MS.len()) as u32
+            * (START + IDLE_WARM_UP + IDLE_TIME);
+        let total = loads + paced + idle + BALANCING;
+        assert!(total < Duration::from_secs(40 * 60), "{total:?}");
+    }
 }

@@ -55,37 +55,6 @@ fn the_readme_links_each_plugin_type_to_its_reference() {
 }
 
 #[test]
-fn the_costs_in_the_readme_are_those_of_the_benchmarks() {
-    let (readme, page) = (read("README.md"), read("docs/benchmarks.md"));
-    let costs: Vec<&str> = rows(&readme, "| what it costs | measured |")
-        .iter()
-        .map(|cells| cells[1])
-        .collect();
-    let bar = |setting: &str| {
-        let bars = rows(&page, "| bar | setting |");
-        let found = bars.iter().find(|cells| cells[1] == setting).unwrap();
-        found[3].replace(" %", " % of a core")
-    };
-    let base = page.split_once("\n## Base\n").unwrap().1;
-    let cpu = |case: &str| {
-        let rows = rows(base, "| KB | case |");
-        let found = rows.iter().find(|cells| cells[..2] == ["4", case]).unwrap();
-        found[5].to_owned()
-    };
-    let expected = [
-        bar("concurrency 1, 4 KB"),
-        format!(
-            "{} µs, without the filter {} µs",
-            cpu("epp-wasm"),
-            cpu("plain")
-        ),
-        bar("100 endpoints every 200 ms"),
-        bar("on one core, the slowest of the run"),
-    ];
-    assert_eq!(costs, expected);
-}
-
-#[test]
 fn the_readme_names_the_version() {
     let version = format!("**Status:** version {},", env!("CARGO_PKG_VERSION"));
     assert!(read("README.md").contains(&version), "{version}");

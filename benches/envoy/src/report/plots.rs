@@ -30,17 +30,17 @@ pub fn all(run: &Run) -> Result<Vec<(&'static str, String)>, BoxError> {
         .iter()
         .filter(|cell| cell.group == "base")
         .collect();
-    let ratio = Plot {
-        title: "Requests per second, of plain Envoy's",
+    let added = Plot {
+        title: "CPU per request, beside plain Envoy",
         across: "body, KB",
-        up: "share",
-        lines: by_size(&base, |case| case.of_plain.map(|ratio| ratio.median)),
+        up: "µs",
+        lines: by_size(&base, |case| Some(case.beside.get("plain")?.both.median)),
     };
     let cpu = Plot {
         title: "CPU of Envoy per request",
         across: "body, KB",
         up: "µs",
-        lines: by_size(&base, |case| Some(case.envoy_us.median)),
+        lines: by_size(&base, |case| Some(case.cpu_us.both.median)),
     };
     let idle = Plot {
         title: "Polling while idle, Envoy included",
@@ -48,7 +48,7 @@ pub fn all(run: &Run) -> Result<Vec<(&'static str, String)>, BoxError> {
         up: "% of a core",
         lines: idle(run),
     };
-    let plots = [("ratio", ratio), ("cpu", cpu), ("idle", idle)];
+    let plots = [("added", added), ("cpu", cpu), ("idle", idle)];
     plots
         .into_iter()
         .map(|(name, plot)| Ok((name, draw(&plot)?)))

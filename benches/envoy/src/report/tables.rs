@@ -2,54 +2,28 @@
 
 use std::fmt::Write;
 
-use super::bars;
-use crate::result::{Case, Cell, Footprint, Idle, Inside, Machine, Paced, Run, Spread};
-
-/// The head of a table of cases.
-pub const CASES_HEAD: &str =
-    "| KB | case | req/s | of plain | of no-op | Envoy CPU µs/req | picker CPU µs/req | p50 µs | p90 µs | p99 µs | failed |
-|--:|--|--:|--:|--:|--:|--:|--:|--:|--:|--:|";
-
-/// Returns a row of a table of cases.
-pub fn case_row(kilobytes: usize, case: &Case) -> String {
-    let ratio = |spread: Option<Spread>| {
-        spread.map_or_else(
-            || "–".to_owned(),
-            |s| format!("{:.2} ({:.2}–{:.2})", s.median, s.low, s.high),
-        )
-    };
-    let picker = case
-        .picker_us
-        .map_or_else(|| "–".to_owned(), |spread| format!("{:.0}", spread.median));
-    format!(
-        "| {kilobytes} | {} | {:.0} | {} | {} | {:.1} | {picker} | {:.0} | {:.0} | {:.0} | {} |",
-        case.name,
-        case.per_second.median,
-        ratio(case.of_plain),
-        ratio(case.of_noop),
-        case.envoy_us.median,
-        case.p50_us.median,
-        case.p90_us.median,
-        case.p99_us.median,
-        case.failed,
-    )
-}
+use super::{bars, cases};
+use crate::result::{Case, Cell, Footprint, Idle, Inside, Machine, Paced, Quantiles, Run, Spread};
+use crate::suite::{SLICES, SLICE_MS};
 
 /// Returns the whole page.
 pub fn page(run: &Run) -> String {
     let mut page = "# Benchmarks
 
-The cost of the filter (`epp-wasm`), compared with the same Envoy without a filter (`plain`), with a
-filter that does nothing in all callbacks (`noop`), with Envoy's ring hash, and with the Endpoint Picker over
-ext_proc (`epp`). `make bench-report` makes this page and its plots from [one run](benchmarks/run.json).
-`make bench` makes a run; `EPP=path make bench` includes an Endpoint Picker's binary of your own.
+The cost of the filter, as a wasm module (`epp-wasm`) and as a dynamic module (`module`), compared with the same Envoy
+without a filter (`plain`), with one that follows a header of the client's as it follows the filter's (`override-host`), with
+a wasm filter that does nothing in all callbacks (`noop`), with Envoy's ring hash, and with the Endpoint Picker over ext_proc
+(`epp`). `make bench-report` makes this page and its plots from [one run](benchmarks/run.json). `make bench` makes a
+run; `EPP=path make bench` includes an Endpoint Picker's binary of your own. `make compare` shows the main rows in two
+minutes.
 
 "
     .to_owned();
     page += &machine(&run.machine);
+    page += &short(run);
     page += METHOD;
-    page += &bars::table(run);
-    page += "\n![Requests per second of plain Envoy's](benchmarks/ratio.svg)\n";
+    page += &bars::section(run);
+    page += "\n![CPU per request, beside plain Envoy](benchmarks/added.svg)\n";
     page += "\n![Envoy's CPU per request](benchmarks/cpu.svg)\n";
     page += &cells(&run.cells);
     page += &paced(&run.paced);
@@ -57,6 +31,32 @@ ext_proc (`epp`). `make bench-report` makes this page and its plots from [one ru
     page += &footprint(&run.footprint);
     page += &inside(&run.inside);
     page
+}
+
+/// Returns the number and length of a run's slices if they are fewer or shorter than those of the published runs.
+fn shortest(run: &Run) -> Option<(usize, u64)> {
+    let lengths = run.cells.iter().map(|cell| (cell.slices, cell.slice_ms));
+    let measured = |(slices, length): &(usize, u64)| *slices as u64 * length;
+    lengths
+        .min_by_key(measured)
+        .filter(|length| measured(length) < SLICES as u64 * SLICE_MS)
+}
+
+/// Whether a run has shorter or fewer slices than the published ones.
+pub fn is_short(run: &Run) -> bool {
+    shortest(run).is_some()
+}
+
+/// Returns a warning about a short run.
+fn short(run: &Run) -> String {
+    match shortest(run) {
+        Some((slices, length)) => format!(
+            "\n**This is a short run**, of {slices} slices of {length} ms for each case instead of {SLICES} of {SLICE_MS} ms, \
+             with a load average of {:.1} before it. The quartiles show how far its figures can be trusted.\n",
+            run.load_average
+        ),
+        None => String::new(),
+    }
 }
 
 const METHOD: &str = "
@@ -67,8 +67,14 @@ Endpoint Picker shares core 1 with them, so its requests per second are pessimis
 The requests are chat completions with 64 prompts in rotation, which share a third of their text. *Cold* prompts
 differ from their first words on and are never repeated. The configuration scores prefix, queue, KV-cache
 utilization and LoRA. The cases take turns in short slices, forwards and backwards; Envoys that are not being
-measured are stopped by a signal. Figures are medians over the slices; ratios are medians over the ratios of each
-turn, with quartiles. CPU is that of all threads of the process, including polling.
+measured are stopped by a signal.
+
+CPU is what the kernel counts for Envoy's threads, in nanoseconds, divided by the requests of the slice: that of the
+workers, which serve requests, + that of all other threads, the main thread with its polls foremost. *Beside* another case is the
+difference to that case's CPU in the same turn: of the workers, of the others, and in parentheses the quartiles of the sum.
+All figures are medians over the slices. Polls take the same time each second, so that their part of a request is the smaller the more
+requests there are. `override-host` is what choosing an endpoint by a header costs in Envoy itself, and `noop` what
+any wasm filter costs; the rest of the filter's difference is its own.
 ";
 
 fn machine(machine: &Machine) -> String {
@@ -92,30 +98,24 @@ fn machine(machine: &Machine) -> String {
 
 fn cells(cells: &[Cell]) -> String {
     let mut text = String::new();
-    let mut group = "";
-    for cell in cells {
-        if cell.group != group {
-            group = &cell.group;
-            // Writing to a String cannot fail.
-            let _ = write!(
-                text,
-                "\n## {}\n\n{} endpoints, {} worker(s), {} concurrent requests, {}, {} prompts, {}; \
-                 {} slices of {} ms per case.\n\n{CASES_HEAD}\n",
-                title(group),
-                cell.endpoints,
-                cell.workers,
-                cell.concurrency,
-                cell.order,
-                cell.prompts,
-                cell.plan,
-                cell.slices,
-                cell.slice_ms,
-            );
-        }
-        for case in &cell.cases {
-            text += &case_row(cell.kilobytes, case);
-            text.push('\n');
-        }
+    for group in cells.chunk_by(|one, next| one.group == next.group) {
+        let Some(first) = group.first() else { continue };
+        // Writing to a String cannot fail.
+        let _ = write!(
+            text,
+            "\n## {}\n\n{} endpoints, {} worker(s), {} concurrent requests, {}, {} prompts, {}; \
+             {} slices of {} ms per case.\n\n{}",
+            title(&first.group),
+            first.endpoints,
+            first.workers,
+            first.concurrency,
+            first.order,
+            first.prompts,
+            first.plan,
+            first.slices,
+            first.slice_ms,
+            cases::markdown(&group.iter().collect::<Vec<_>>()),
+        );
     }
     text
 }
@@ -209,26 +209,34 @@ fn footprint(rows: &[Footprint]) -> String {
 }
 
 fn inside(rows: &[Inside]) -> String {
-    let mut text = "\n## Inside the module\n\nThe time of the filter itself in Envoy's V8 in µs, from the histograms that it exports (it times a \
-         part of all decisions and look-ups), interpolated within buckets as Prometheus does. A schedule runs \
-         filters, scorers and picker; a look-up matches the part of the prompt in one part of a body.\n\n| load | endpoints | schedule p50 | p95 | timed | \
-         look-up p50 | p95 | timed |\n|--|--:|--:|--:|--:|--:|--:|--:|\n"
+    let mut text = "\n## Inside the module\n\nThe time of the wasm module itself in Envoy's V8 in µs, from the histograms that it exports (it times a \
+         part of all decisions and look-ups), interpolated within buckets as Prometheus does. A decision is the event that \
+         allowed it: a look-up, filters, scorers and picker. Look-ups before it, in earlier parts of a body, count apart.\n\n\
+         | load | endpoints | decision p50 | p95 | timed | look-up p50 | p95 | timed |\n|--|--:|--:|--:|--:|--:|--:|--:|\n"
         .to_owned();
     for row in rows {
-        let (schedule, look_up) = (row.schedule, row.look_up);
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "| {} | {} | {:.1} | {:.1} | {} | {:.1} | {:.1} | {} |",
+            "| {} | {} | {} | {} |",
             row.group,
             row.endpoints,
-            schedule.p50_us,
-            schedule.p95_us,
-            schedule.count,
-            look_up.p50_us,
-            look_up.p95_us,
-            look_up.count
+            quantiles(row.schedule),
+            quantiles(row.look_up)
         );
     }
     text
+}
+
+/// Three cells.
+fn quantiles(times: Option<Quantiles>) -> String {
+    times.map_or_else(
+        || "– | – | 0".to_owned(),
+        |times| {
+            format!(
+                "{:.1} | {:.1} | {}",
+                times.p50_us, times.p95_us, times.count
+            )
+        },
+    )
 }

@@ -1,0 +1,76 @@
+//! The project's own bars, and whether a run meets them. `cpu` and `other` declare them, each with its reason and with what
+//! stands in the way where it is missed.
+
+mod cpu;
+mod other;
+
+use std::fmt::Write;
+
+use super::tables::is_short;
+use crate::result::Run;
+
+/// A bar, as measured by a run.
+struct Bar {
+    /// Its row in the table, without the last column.
+    cells: Vec<String>,
+    /// What it is called in the list of reasons.
+    name: String,
+    /// How much more than the bar was measured, if it was.
+    over: Option<String>,
+    /// Why the bar is where it is.
+    reason: &'static str,
+    /// What stands in the way; shown if the bar is missed.
+    missed: &'static str,
+}
+
+/// Returns the section of the page.
+pub fn section(run: &Run) -> String {
+    let (cpu, other) = (cpu::measured(run), other::measured(run));
+    let mut text = "\n## The bars\n".to_owned();
+    if !cpu.is_empty() {
+        text += FRAME;
+        text += &table(&cpu::TITLES, &cpu);
+    }
+    if !other.is_empty() {
+        text += "\n### Everything else\n\n";
+        text += &table(&other::TITLES, &other);
+    }
+    text += "\n### Why these bars, and what stands in the way\n\n";
+    for bar in cpu.iter().chain(&other) {
+        let missed = match (&bar.over, bar.missed) {
+            (None, _) => String::new(),
+            (Some(over), "") if is_short(run) => format!(" Missed by {over} in this short run."),
+            (Some(over), "") => format!(" Missed by {over}; it is not known yet why."),
+            (Some(over), why) => format!(" Missed by {over}: {why}."),
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "- **{}**: {}.{missed}", bar.name, bar.reason);
+    }
+    text
+}
+
+const FRAME: &str = "
+### CPU per request
+
+The bars were set on a machine where plain Envoy takes 34 µs for a request of 4 KB; others take up to three times as long,
+for plain Envoy and for the filter. So a difference is judged as a multiple of plain Envoy's own CPU for the same request in the
+same turns, and the microseconds of either machine stand beside it, with plain Envoy's.
+
+";
+
+fn table(titles: &[&str], bars: &[Bar]) -> String {
+    let mut text = format!(
+        "| {} | held |\n|{}--|\n",
+        titles.join(" | "),
+        "--|".repeat(titles.len())
+    );
+    for bar in bars {
+        let held = match &bar.over {
+            None => "yes".to_owned(),
+            Some(over) => format!("**no**, by {over}"),
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "| {} | {held} |", bar.cells.join(" | "));
+    }
+    text
+}

@@ -1,0 +1,267 @@
+//! Bars on everything but the CPU of a request: idle Envoys, start, memory, size, latency, decisions.
+
+use super::Bar;
+use crate::result::{Cell, Footprint, Run, Spread};
+
+/// The titles of the table's columns.
+pub const TITLES: [&str; 4] = ["bar", "setting", "wanted", "measured"];
+
+/// A measured value, and its most.
+struct Most {
+    what: &'static str,
+    setting: String,
+    most: f64,
+    measured: f64,
+    /// The unit, with a blank before it.
+    unit: &'static str,
+    /// What is said of the measured value besides.
+    note: String,
+    digits: usize,
+    reason: &'static str,
+    missed: &'static str,
+}
+
+/// Returns the bars that the run has values for.
+pub fn measured(run: &Run) -> Vec<Bar> {
+    let bars = idle(run).chain(start(run)).chain(memory(run));
+    let bars = bars
+        .chain([size(run)])
+        .chain(latency(run))
+        .chain(decision(run));
+    bars.map(judged).collect()
+}
+
+fn judged(bar: Most) -> Bar {
+    let shown = |value: f64| format!("{value:.*}{}", bar.digits, bar.unit);
+    let over = bar.measured - bar.most;
+    Bar {
+        name: format!("{}, {}", bar.what, bar.setting),
+        cells: vec![
+            bar.what.to_owned(),
+            bar.setting.clone(),
+            format!("≤ {}", shown(bar.most)),
+            shown(bar.measured) + &bar.note,
+        ],
+        over: (over > 0.0).then(|| shown(over)),
+        reason: bar.reason,
+        missed: bar.missed,
+    }
+}
+
+/// The share of a core that an Envoy without requests takes.
+fn idle(run: &Run) -> impl Iterator<Item = Most> + '_ {
+    let bars = [(10, 0.3), (100, 1.0), (1_000, 5.0)];
+    bars.into_iter().filter_map(|(endpoints, most)| {
+        let same = |row: &&crate::result::Idle| (row.endpoints, row.interval_ms) == (endpoints, 200);
+        let row = run.idle.iter().find(same)?;
+        Some(Most {
+            what: "idle Envoy",
+            setting: format!("{endpoints} endpoints, interval 200 ms"),
+            most,
+            measured: row.cores * 100.0,
+            unit: " % of a core",
+            note: String::new(),
+            digits: 1,
+            reason: "a gateway without traffic must cost next to nothing; plain Envoy takes 0.1 to 0.2 %",
+            missed: "",
+        })
+    })
+}
+
+/// The time until Envoy listens: of the wasm module as a whole, of the dynamic module beside plain Envoy's.
+fn start(run: &Run) -> impl Iterator<Item = Most> {
+    let started = |row: &Footprint| row.start_on_all_ms;
+    let wasm = run.footprint.iter().filter(|row| row.name == "epp-wasm");
+    let wasm: Vec<f64> = wasm.filter_map(started).collect();
+    let slowest = wasm.iter().copied().fold(0.0, f64::max);
+    let wasm = (!wasm.is_empty()).then(|| Most {
+        what: "start until Envoy listens",
+        setting: "epp-wasm, all cores, median".to_owned(),
+        most: 500.0,
+        measured: Spread::of(wasm).median,
+        unit: " ms",
+        note: format!(", the slowest {slowest:.0} ms"),
+        digits: 0,
+        reason: "V8 compiles the module before a listener accepts connections, and a gateway that restarts is missed",
+        missed: "",
+    });
+    let module = beside_plain(run, |row| row.name == "module", |row| started(row));
+    let module = (!module.is_empty()).then(|| Most {
+        what: "start until Envoy listens",
+        setting: "module beside plain, all cores, median".to_owned(),
+        most: 50.0,
+        measured: Spread::of(module).median,
+        unit: " ms",
+        note: String::new(),
+        digits: 0,
+        reason: "native code is mapped, not compiled",
+        missed: "",
+    });
+    wasm.into_iter().chain(module)
+}
+
+/// Resident memory beside plain Envoy's, with 100 endpoints and one worker.
+fn memory(run: &Run) -> impl Iterator<Item = Most> + '_ {
+    let bars = [
+        (
+            "epp-wasm",
+            "base",
+            45.0,
+            "64 prompts",
+            "what commit 8bd9994 took: the VMs of a worker and of the main thread",
+        ),
+        (
+            "epp-wasm",
+            "cold prompts",
+            170.0,
+            "full index",
+            "what commit 8bd9994 took: the index of each VM may take 64 MiB",
+        ),
+        (
+            "module",
+            "base",
+            20.0,
+            "64 prompts",
+            "there is no VM, and no compiled wasm",
+        ),
+        (
+            "module",
+            "cold prompts",
+            84.0,
+            "full index",
+            "the same, and the worker's index of 64 MiB",
+        ),
+    ];
+    bars.into_iter()
+        .filter_map(|(name, group, most, filled, reason)| {
+            let same = |row: &Footprint| row.name == name && row.group == group;
+            let more = beside_plain(run, same, |row| Some(row.resident_mib));
+            Some(Most {
+                what: "resident memory beside plain",
+                setting: format!("{name}, {filled}"),
+                most,
+                measured: more.first().copied()?,
+                unit: " MiB",
+                note: String::new(),
+                digits: 0,
+                reason,
+                missed: "",
+            })
+        })
+}
+
+/// Returns how much larger a value of some rows is than plain Envoy's in the same group.
+fn beside_plain(
+    run: &Run,
+    wanted: impl Fn(&Footprint) -> bool,
+    value: impl Fn(&Footprint) -> Option<f64>,
+) -> Vec<f64> {
+    let rows = run.footprint.iter().filter(|row| wanted(row));
+    let more = rows.filter_map(|row| {
+        let same = |other: &&Footprint| other.name == "plain" && other.group == row.group;
+        let plain = run.footprint.iter().find(same)?;
+        Some(value(row)? - value(plain)?)
+    });
+    more.collect()
+}
+
+fn size(run: &Run) -> Most {
+    Most {
+        what: "size",
+        setting: "epp_wasm.wasm".to_owned(),
+        most: 1_150.0,
+        measured: run.machine.module_bytes as f64 / 1e3,
+        unit: " kB",
+        note: String::new(),
+        digits: 1,
+        reason: "Envoy loads and compiles the module at each start, so that its size is time",
+        missed: "",
+    }
+}
+
+/// The most that the filter may add to the median latency.
+fn latency(run: &Run) -> impl Iterator<Item = Most> + '_ {
+    const QUIET: &str =
+        "less than a hundredth of the time to a first token, which is tens of milliseconds";
+    let bars = [
+        ("concurrency 1", 4, 100.0, QUIET),
+        ("concurrency 1", 220, 150.0, QUIET),
+        (
+            "concurrency 100",
+            220,
+            6_750.0,
+            "a hundredth of the 675 ms that an Endpoint Picker added on such a machine",
+        ),
+    ];
+    bars.into_iter()
+        .filter_map(|(group, kilobytes, most, reason)| {
+            let same = |cell: &&Cell| cell.group == group && cell.kilobytes == kilobytes;
+            let cell = run.cells.iter().find(same)?;
+            let median = |name: &str| {
+                let case = cell.cases.iter().find(|case| case.name == name)?;
+                Some(case.p50_us.median)
+            };
+            Some(Most {
+                what: "median latency beside plain",
+                setting: format!("epp-wasm, {kilobytes} KB, {group}"),
+                most,
+                measured: median("epp-wasm")? - median("plain")?,
+                unit: " µs",
+                note: String::new(),
+                digits: 0,
+                reason,
+                missed: "",
+            })
+        })
+}
+
+/// The median decision by the module's own clock: look-up and schedule.
+fn decision(run: &Run) -> impl Iterator<Item = Most> + '_ {
+    let bars = [("base", 5.0), ("1,000 endpoints", 50.0)];
+    bars.into_iter().filter_map(|(group, most)| {
+        let row = run.inside.iter().find(|row| row.group == group)?;
+        Some(Most {
+            what: "median decision",
+            setting: format!(
+                "epp-wasm, look-up and schedule, {} endpoints",
+                row.endpoints
+            ),
+            most,
+            // A look-up in the event that decides is part of it; one before is not.
+            measured: row.schedule?.p50_us + row.look_up.map_or(0.0, |look_up| look_up.p50_us),
+            unit: " µs",
+            note: String::new(),
+            digits: 1,
+            reason: "0.05 µs for each endpoint, which is small beside the request itself",
+            missed: "",
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missed_bar_says_by_how_much() {
+        let bar = |measured| {
+            judged(Most {
+                what: "idle Envoy",
+                setting: "100 endpoints".to_owned(),
+                most: 1.0,
+                measured,
+                unit: " % of a core",
+                note: String::new(),
+                digits: 1,
+                reason: "",
+                missed: "",
+            })
+        };
+        assert_eq!(bar(7.4).over.as_deref(), Some("6.4 % of a core"));
+        assert_eq!(
+            bar(7.4).cells[2..],
+            ["≤ 1.0 % of a core", "7.4 % of a core"]
+        );
+        assert_eq!(bar(1.0).over, None);
+    }
+}
