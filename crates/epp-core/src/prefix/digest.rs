@@ -11,8 +11,6 @@
 
 use std::fmt;
 
-use xxhash_rust::xxh64::xxh64;
-
 use super::key::{BlockDigest, Key};
 
 /// The way in which a prompt is cut into blocks.
@@ -197,11 +195,31 @@ impl fmt::Debug for BlockHasher {
     }
 }
 
-/// Returns the hash of a block that follows the block with the hash `last`.
+/// Returns the hash of a block that follows the block with the hash `last`: XXH64 of the 16 bytes of both, with the seed 0.
+///
+/// It is written out because every block of a request takes one: the library's function for any length took a tenth of
+/// the time of a request of 4 KB in the module.
 pub fn chain(last: u64, digest: u64) -> u64 {
-    let both = u128::from(digest) | u128::from(last) << 64;
-    xxh64(&both.to_le_bytes(), 0)
+    let [first, second, third, fourth, fifth] = XXH64_PRIMES;
+    let step = |hash: u64, lane: u64| {
+        let lane = lane.wrapping_mul(second).rotate_left(31);
+        let hash = (hash ^ lane.wrapping_mul(first)).rotate_left(27);
+        hash.wrapping_mul(first).wrapping_add(fourth)
+    };
+    let hash = step(step(fifth.wrapping_add(16), digest), last);
+    let hash = (hash ^ hash >> 33).wrapping_mul(second);
+    let hash = (hash ^ hash >> 29).wrapping_mul(third);
+    hash ^ hash >> 32
 }
+
+/// The primes of XXH64.
+const XXH64_PRIMES: [u64; 5] = [
+    0x9e37_79b1_85eb_ca87,
+    0xc2b2_ae3d_27d4_eb4f,
+    0x1656_67b1_9e37_79f9,
+    0x85eb_ca77_c2b2_ae63,
+    0x27d4_eb2f_1656_67c5,
+];
 
 #[cfg(test)]
 #[path = "digest_tests.rs"]

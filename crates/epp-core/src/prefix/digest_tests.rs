@@ -1,5 +1,6 @@
 use super::*;
 use crate::prefix::key::Secret;
+use xxhash_rust::xxh64::xxh64;
 
 /// Returns the Endpoint Picker's digests of a prompt.
 fn digests(prompt: &[u8], spec: &BlockSpec) -> Vec<u64> {
@@ -293,5 +294,19 @@ fn a_flood_of_prompts_does_not_grow_without_bound() {
             hasher.end_prompt();
         }
         assert_eq!(hasher.prompts_from(0).count(), expected);
+    }
+}
+
+#[test]
+fn a_chain_is_the_library_s_hash_of_both_numbers() {
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut numbers: Vec<u64> = (0..1_000).map(|_| rng.u64(..)).collect();
+    numbers.extend([0, 1, u64::MAX, 1 << 63]);
+    for pair in numbers.windows(2) {
+        let bytes: Vec<u8> = pair
+            .iter()
+            .flat_map(|number| number.to_le_bytes())
+            .collect();
+        assert_eq!(chain(pair[1], pair[0]), xxh64(&bytes, 0), "{pair:x?}");
     }
 }

@@ -132,10 +132,16 @@ impl Filter for ConcurrencyDetector {
     fn filter(&self, cycle: &Cycle<'_>, candidates: &mut Vec<Slot>) {
         let (requests, tokens) = (self.requests * self.relaxed, self.tokens * self.relaxed);
         let (requests, tokens) = (requests.floor(), tokens.floor());
-        keep(cycle, candidates, self.all_if_none, &|slot, _| {
-            let load = cycle.pool.load(slot);
+        let has_room = |load: &InFlight| {
             (self.mode == Mode::Tokens || f64::from(load.requests) < requests)
                 && (self.mode == Mode::Requests || (load.tokens as f64) < tokens)
+        };
+        // Each request asks, and mostly no endpoint is full.
+        if cycle.pool.loads().iter().all(has_room) {
+            return;
+        }
+        keep(cycle, candidates, self.all_if_none, &|slot, _| {
+            has_room(&cycle.pool.load(slot))
         });
     }
 
