@@ -159,7 +159,8 @@ fn four_workers_share_placements_and_poll_as_one() {
     let mut setup = Setup::new(&sim.addresses(), &scorer("prefix-cache-scorer"));
     setup.workers = 4;
     setup.configs = vec![document(
-        "{type: prefix-cache-scorer}, {type: queue-scorer}",
+        "{type: prefix-cache-scorer}, {type: queue-scorer}, \
+         {type: metrics-data-source, parameters: {maxInterval: 200ms}}",
         "{pluginRef: prefix-cache-scorer, weight: 100}, {pluginRef: queue-scorer}",
     )];
     setup.status_page = true;

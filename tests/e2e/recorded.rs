@@ -167,7 +167,7 @@ impl<'s> Staged<'s> {
             json!({"name": "pods", "type": "static-discovery", "parameters": {"endpoints": endpoints}}),
             json!({"type": "envoy-proxy", "parameters": proxy}),
             // On a busy machine scrapes are late; metrics must not become stale meanwhile.
-            json!({"type": "metrics-data-source", "parameters": {"stalenessThreshold": "600s"}}),
+            json!({"type": "metrics-data-source", "parameters": {"stalenessThreshold": "600s", "maxInterval": "200ms"}}),
         ]);
         config["dataLayer"] = json!({"discovery": {"pluginRef": "pods"}});
         config.to_string()

@@ -81,6 +81,14 @@ impl Instant {
         }
     }
 
+    /// Returns the moment that is later by this many milliseconds.
+    #[must_use]
+    pub const fn after_millis(self, millis: u64) -> Self {
+        Self {
+            nanos: self.nanos.saturating_add(millis.saturating_mul(1_000_000)),
+        }
+    }
+
     /// Returns the moment that is earlier by this, as far as the clock goes back.
     #[must_use]
     pub fn before(self, duration: Duration) -> Self {

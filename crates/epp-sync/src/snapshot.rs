@@ -6,8 +6,9 @@
 use epp_core::endpoints::monitor::Revisions;
 use epp_core::endpoints::store::{Condition, EndpointStore, Member};
 use epp_core::picker::peers::PeerView;
+use epp_core::plugins::source::metrics_data_source::MAX_INTERVAL;
 use epp_core::scheduling::{Metrics, Slot, MAX_ATTRIBUTES, MAX_MODEL_BYTES};
-use epp_core::time::Timestamp;
+use epp_core::time::{whole_millis, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, MAX_ENDPOINTS, MAX_TEXT_BYTES};
@@ -113,6 +114,8 @@ struct StoredCondition {
     /// In milliseconds since 1970; 0: never.
     scraped: u64,
     failures: u32,
+    /// In milliseconds.
+    rest: u64,
 }
 
 impl From<Condition> for StoredCondition {
@@ -120,6 +123,7 @@ impl From<Condition> for StoredCondition {
         Self {
             scraped: condition.scraped.map_or(0, Timestamp::as_millis),
             failures: condition.failures,
+            rest: condition.rest,
         }
     }
 }
@@ -130,6 +134,7 @@ impl From<StoredCondition> for Condition {
         Self {
             scraped: scraped.map(Timestamp::from_millis),
             failures: stored.failures,
+            rest: stored.rest.min(whole_millis(MAX_INTERVAL)),
         }
     }
 }

@@ -119,7 +119,12 @@ fn endpoint_of(
     totals: Totals<'_>,
     now: u64,
 ) -> Markup {
-    let store::Condition { scraped, failures } = pool.store.condition(slot);
+    let store::Condition {
+        scraped,
+        failures,
+        rest,
+    } = pool.store.condition(slot);
+    let rests = endpoint.freshness == Freshness::Fresh && failures == 0 && rest > 0;
     let fresh = match endpoint.freshness {
         Freshness::Fresh => "fresh",
         Freshness::Stale => "stale",
@@ -144,7 +149,7 @@ fn endpoint_of(
                     (None, true) => "yes",
                 }
             }
-            td.bad[fresh != "fresh"] { (fresh) @if failures > 0 { ", " (failures) " failed" @if let Some(reason) = poll_error { ": " (reason) } } }
+            td.bad[fresh != "fresh"] { (fresh) @if rests { ", at rest" } @if failures > 0 { ", " (failures) " failed" @if let Some(reason) = poll_error { ": " (reason) } } }
             td { @if let Some(scraped) = scraped { (now.saturating_sub(scraped.as_millis())) " ms" } @else { "–" } }
             td { (whole(metrics.waiting)) }
             td { (whole(metrics.running)) }

@@ -7,6 +7,7 @@ use xxhash_rust::xxh64::xxh64;
 
 use crate::config::settings::{EarlyRelease, FailureMode, PickerSettings, ReadBody};
 use crate::config::value::Node;
+use crate::endpoints::poller::Cadence;
 use crate::flow::{Admission, FlowControl};
 use crate::plugins::producer::inflight_load::InflightLoad;
 use crate::plugins::proxy::envoy_proxy::EnvoySettings;
@@ -292,11 +293,17 @@ impl Plan {
             FailureMode::FailClose => "rejected",
             FailureMode::FailOpen => "left to Envoy's load balancing",
         };
-        let interval = whole_millis(self.source.interval);
-        let _ = write!(
-            text,
-            "; metrics every {interval} ms; requests without an endpoint are {failure}"
-        );
+        let Cadence { interval, longest } = self.source.cadence(self.needs.only_constants());
+        let _ = match self.needs.any_metric() {
+            true => write!(
+                text,
+                "; metrics every {} ms, of endpoints at rest every {} ms",
+                whole_millis(interval),
+                whole_millis(longest.max(interval))
+            ),
+            false => write!(text, "; no metrics are fetched"),
+        };
+        let _ = write!(text, "; requests without an endpoint are {failure}");
         if self.settings.dry_run {
             text.push_str(
                 "; DRY RUN: requests are decided and counted, and left to Envoy as they are",

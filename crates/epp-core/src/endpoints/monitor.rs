@@ -9,14 +9,14 @@ use super::discovery::{DiscoveryState, Listing, Survey};
 use super::fetch_error::FetchError;
 use super::outlier::OutlierDetector;
 use super::partial_page::{PageBody, PageReader};
-use super::poller::Poller;
+use super::poller::{PageNews, Poller};
 use super::scan::{Extraction, Page};
 use super::store::{Changes, EndpointStore, Member};
 use crate::config::Plan;
 use crate::plugins::source::core_metrics_extractor::FORMER_ENGINE_LABEL;
 use crate::plugins::Discovery;
-use crate::scheduling::{Endpoint, Slot};
-use crate::time::{Clock, Instant};
+use crate::scheduling::{Endpoint, InFlight, Slot};
+use crate::time::{whole_millis, Clock, Instant};
 
 /// A slower page than this is given up. Shorter than the interval, a page never overlaps the next request for
 /// it; longer than a second, a hung server would hold its place for too long.
@@ -56,6 +56,9 @@ pub enum Scrape {
     Departed,
 }
 
+/// Returns whether an endpoint's page is needed at each interval, given what is in flight there.
+pub type Needed<'a> = &'a dyn Fn(Slot, &OutlierDetector, InFlight) -> bool;
+
 /// Counters of the changes of polled data, by which a host that publishes it sees changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Revisions {
@@ -91,6 +94,8 @@ pub struct Monitor {
     /// What discovery has found.
     pub found: DiscoveryState,
     extractions: Vec<Extraction>,
+    /// Whether the plan needs no more of a page than what does not change while a server runs.
+    needs_constants: bool,
     /// The readers of the endpoints' pages, by slot.
     pages: Vec<PageReader>,
     /// Why the endpoints' last pages could not be read, by slot; `None` where the last one was.
@@ -114,7 +119,7 @@ impl Monitor {
             store: EndpointStore::default(),
             outliers: OutlierDetector::new(plan.settings.outlier_detection, rng.fork()),
             polling: true,
-            poller: Poller::new(plan.source.interval),
+            poller: Poller::new(plan.source.cadence(false)),
             rng,
             members_known: false,
             begun: None,
@@ -125,6 +130,7 @@ impl Monitor {
             discovery: plan.discovery.clone(),
             found: DiscoveryState::default(),
             extractions: Vec::new(),
+            needs_constants: false,
             pages: Vec::new(),
             poll_errors: Vec::new(),
             settings: Settings::default(),
@@ -135,8 +141,9 @@ impl Monitor {
 
     /// Puts another plan in force.
     pub fn install(&mut self, plan: &Plan) {
-        let interval = plan.source.interval;
-        self.poller.set_interval(interval);
+        self.needs_constants = plan.needs.only_constants();
+        let cadence = plan.source.cadence(self.needs_constants);
+        self.poller.set_cadence(cadence);
         self.discovery = plan.discovery.clone();
         self.found = DiscoveryState::default();
         self.outliers.configure(plan.settings.outlier_detection);
@@ -148,9 +155,14 @@ impl Monitor {
         self.settings = Settings {
             engine_label: plan.extractor.engine_label.clone(),
             default_engine: plan.extractor.default_engine.clone(),
-            interval,
+            interval: cadence.interval,
             staleness: plan.source.staleness,
         };
+    }
+
+    /// Returns whether the plan needs no more of a page than what does not change while a server runs.
+    pub fn needs_constants(&self) -> bool {
+        self.needs_constants
     }
 
     /// Returns whether metrics pages are fetched: some plugin needs them.
@@ -196,13 +208,12 @@ impl Monitor {
         !self.members_known && self.begun.is_none_or(waits)
     }
 
-    /// Updates freshness and polls. Returns which endpoints came and
-    /// went, and what to fetch.
-    pub fn tick(&mut self, clock: &Clock) -> (Changes, Vec<Query>) {
+    /// Updates freshness and polls. Returns which endpoints came and went, and what to fetch.
+    pub fn tick(&mut self, clock: &Clock, needed: Needed<'_>) -> (Changes, Vec<Query>) {
         let (mut changes, mut queries) = (Changes::default(), Vec::new());
         self.begun.get_or_insert(clock.now());
         if self.polling {
-            self.poll(clock.now(), &mut changes, &mut queries);
+            self.poll(clock.now(), needed, &mut changes, &mut queries);
         }
         self.refresh(clock);
         (changes, queries)
@@ -272,21 +283,51 @@ impl Monitor {
             0..=MAX_PAGE_BYTES => self.read(slot, page).ok_or(FetchError::NotAPage),
             _ => Err(FetchError::TooLarge),
         });
-        self.poller
-            .record_result(slot, found.is_ok(), clock.now(), &mut self.rng);
+        let news = match &found {
+            Ok(page) if self.is_known(slot, page) => PageNews::Same,
+            Ok(_) => PageNews::Changed,
+            Err(_) => PageNews::Unread,
+        };
+        if self
+            .poller
+            .record_result(slot, news, clock.now(), &mut self.rng)
+        {
+            self.poller.hasten_all(clock.now(), &mut self.rng);
+        }
         self.set_poll_error(slot, found.as_ref().err().copied());
         self.revisions.metrics += 1;
         match found {
             Ok(page) => {
                 self.store
                     .set_metrics(slot, page.metrics, page.lora_seen, clock.wall());
+                self.store.set_rest(slot, self.poller.rest(slot));
                 Scrape::Fresh
             }
             Err(error) => {
                 self.store.record_failure(slot);
+                self.end_rest(slot, clock.now());
                 Scrape::Failed(error)
             }
         }
+    }
+
+    /// Returns whether a page says the same as the one before of what the plan needs.
+    fn is_known(&self, slot: Slot, page: &Page) -> bool {
+        let endpoint = self.store.pool.get(slot);
+        endpoint.is_some_and(|Endpoint { metrics: known, .. }| {
+            known.has_constants_of(&page.metrics)
+                && (self.needs_constants
+                    || known.has_measurements_of(&page.metrics, page.lora_seen))
+        })
+    }
+
+    /// The page of an endpoint was to be kept for longer than the interval: until now it is not late.
+    fn end_rest(&mut self, slot: Slot, now: Instant) {
+        let age = self.store.page_age(slot, now).unwrap_or_default();
+        let rest = whole_millis(age).saturating_sub(whole_millis(self.settings.interval));
+        let rest = rest.min(self.store.condition(slot).rest);
+        self.store.set_rest(slot, rest);
+        self.revisions.metrics += 1;
     }
 
     fn read(&mut self, slot: Slot, page: &mut dyn PageBody) -> Option<Page> {
@@ -344,7 +385,13 @@ impl Monitor {
         self.set_poll_error(slot, None);
     }
 
-    fn poll(&mut self, now: Instant, changes: &mut Changes, queries: &mut Vec<Query>) {
+    fn poll(
+        &mut self,
+        now: Instant,
+        needed: Needed<'_>,
+        changes: &mut Changes,
+        queries: &mut Vec<Query>,
+    ) {
         // Once: the list does not change, and may be long.
         let listed = match &self.discovery {
             Discovery::Static(discovery) if self.members_due.is_none() => {
@@ -369,13 +416,26 @@ impl Monitor {
             self.members_due = Some(now);
             merge(changes, self.set_members(&members));
         }
-        if !self.scrapes() {
-            return;
+        if self.scrapes() {
+            self.poll_pages(now, needed, queries);
         }
+    }
+
+    fn poll_pages(&mut self, now: Instant, needed: Needed<'_>, queries: &mut Vec<Query>) {
+        let mut needed_again = Vec::new();
         for (slot, endpoint) in self.store.pool.iter() {
+            // Of those that may not be picked, pages show whether they are back.
+            let is_out = !endpoint.is_available() || self.outliers.reason(slot).is_some();
+            let is_needed = is_out || needed(slot, &self.outliers, self.store.pool.load(slot));
+            if self.poller.need(slot, is_needed) {
+                needed_again.push(slot);
+            }
             if self.poller.take(slot, now, &mut self.rng) {
                 queries.push(Query::Metrics(slot, endpoint.address.to_string()));
             }
+        }
+        for slot in needed_again {
+            self.end_rest(slot, now);
         }
     }
 

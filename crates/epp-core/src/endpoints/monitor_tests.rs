@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::config;
-use crate::scheduling::Health;
+use crate::endpoints::poller::Cadence;
+use crate::scheduling::{Freshness, Health};
+use crate::time::Timestamp;
 
 fn monitor() -> Monitor {
     let text = "apiVersion: llm-d.ai/v1alpha1
@@ -51,4 +53,201 @@ fn members_of_the_greatest_number_are_adopted_in_moderate_time() {
         "{:?}",
         begun.elapsed()
     );
+}
+
+/// A server of the test: what its page says, and when requests that it has were sent.
+#[derive(Debug, Default)]
+struct Server {
+    waiting: u32,
+    sent: Vec<u64>,
+    /// Since when it has had one.
+    busy_since: Option<u64>,
+}
+
+/// A pool whose pages come a while after they are asked for, under random load.
+struct World {
+    monitor: Monitor,
+    servers: Vec<Server>,
+    /// When a page comes, and whose.
+    pages: Vec<(u64, Slot, String)>,
+    now: u64,
+    asked: usize,
+    rng: fastrand::Rng,
+}
+
+/// Milliseconds from one tick to the next, and until a page comes at most.
+const TICK: u64 = 50;
+const FETCH: u64 = 30;
+
+impl World {
+    fn new(servers: u32, seed: u64) -> Self {
+        let mut monitor = monitor();
+        let members: Vec<Member> = (0..servers).map(|number| member(number).1).collect();
+        monitor.discovery =
+            Discovery::Static(crate::plugins::discovery::inline::StaticDiscovery { members });
+        Self {
+            monitor,
+            servers: (0..servers).map(|_| Server::default()).collect(),
+            pages: Vec::new(),
+            now: 10_000,
+            asked: 0,
+            rng: fastrand::Rng::with_seed(seed),
+        }
+    }
+
+    fn clock(&self) -> Clock {
+        Clock::starting_at(Timestamp::from_millis(self.now))
+    }
+
+    /// A tick; before it, the pages come that are due, and requests of this proxy (and of others) come and end.
+    fn tick(&mut self, arrivals: f64, foreign: f64) {
+        self.now += TICK;
+        let clock = self.clock();
+        let (due, later): (Vec<_>, Vec<_>) = std::mem::take(&mut self.pages)
+            .into_iter()
+            .partition(|page| page.0 <= self.now);
+        self.pages = later;
+        for (_, slot, address) in due {
+            let page = format!(
+                "vllm:num_requests_waiting {}\n",
+                self.servers[slot.index()].waiting
+            );
+            self.monitor
+                .on_page(slot, &address, Ok(&mut page.as_bytes()), &clock);
+        }
+        for server in &mut self.servers {
+            if self.rng.f64() < foreign {
+                server.waiting = self.rng.u32(0..5);
+            }
+            if self.rng.f64() < arrivals {
+                server.sent.push(self.now);
+                server.waiting += 1;
+            }
+            let now = self.now;
+            server.sent.retain(|sent| now - sent < 700);
+            server.busy_since = match server.sent.is_empty() {
+                true => None,
+                false => server.busy_since.or(Some(now)),
+            };
+        }
+        let servers = &self.servers;
+        let needed = |slot: Slot, _: &_, _| !servers[slot.index()].sent.is_empty();
+        let (_, queries) = self.monitor.tick(&clock, &needed);
+        for query in queries {
+            if let Query::Metrics(slot, address) = query {
+                self.asked += 1;
+                self.pages
+                    .push((self.now + self.rng.u64(1..=FETCH), slot, address));
+            }
+        }
+    }
+
+    /// Returns how old the page of a server is.
+    fn age(&self, slot: u32) -> u64 {
+        let scraped = self.monitor.store.condition(Slot(slot)).scraped;
+        scraped.map_or(u64::MAX, |scraped| self.now - scraped.as_millis())
+    }
+}
+
+/// The interval is 200 ms, give or take a tenth; a page that is due is fetched with the next tick, and taken in with the
+/// next but one.
+const OLDEST: u64 = 220 + 2 * TICK + FETCH;
+
+#[test]
+fn a_page_is_never_older_than_the_interval_where_something_has_been_in_flight_for_as_long() {
+    for seed in 0..20 {
+        let mut world = World::new(30, seed);
+        for step in 0..1_200 {
+            // Idle phases, so that endpoints rest, and busy ones.
+            let arrivals = [0.0, 0.001, 0.02, 0.2][step / 100 % 4];
+            world.tick(arrivals, 0.0);
+            for (slot, server) in (0..).zip(&world.servers) {
+                let busy_for = server.busy_since.map_or(0, |since| world.now - since);
+                let age = world.age(slot);
+                assert!(busy_for <= OLDEST || age <= OLDEST, "{slot}, {seed}: {age}");
+                let endpoint = world.monitor.store.pool.get(Slot(slot)).unwrap();
+                assert!(
+                    step < 10 || endpoint.freshness == Freshness::Fresh,
+                    "{slot}, {seed}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn an_idle_pool_is_polled_a_tenth_as_often_and_foreign_traffic_ends_the_rest() {
+    let mut world = World::new(100, 1);
+    (0..200).for_each(|_| world.tick(0.0, 0.0));
+    world.asked = 0;
+    (0..400).for_each(|_| world.tick(0.0, 0.0));
+    assert!((1_000..1_300).contains(&world.asked), "{}", world.asked);
+    // One page shows traffic of another gateway: soon all have been fetched.
+    world.servers[7].waiting += 1;
+    let seen = (0..50).find(|_| {
+        world.asked = 0;
+        (0..8).for_each(|_| world.tick(0.0, 0.0));
+        world.asked > 90
+    });
+    assert!(seen.is_some());
+    // While it goes on everywhere, no endpoint rests.
+    (0..40).for_each(|_| world.tick(0.0, 0.5));
+    world.asked = 0;
+    (0..400).for_each(|_| world.tick(0.0, 0.9));
+    assert!(world.asked > 7_000, "{}", world.asked);
+}
+
+#[test]
+fn an_endpoint_that_rests_and_fails_becomes_stale() {
+    let mut world = World::new(1, 1);
+    (0..200).for_each(|_| world.tick(0.0, 0.0));
+    let fails_at = world.now;
+    let freshness = |world: &World| world.monitor.store.pool.get(Slot(0)).unwrap().freshness;
+    while freshness(&world) == Freshness::Fresh {
+        world.now += TICK;
+        let clock = world.clock();
+        let (_, queries) = world.monitor.tick(&clock, &|_, _, _| false);
+        for query in queries {
+            if let Query::Metrics(slot, address) = query {
+                let failed = Err(FetchError::Unreachable);
+                world.monitor.on_page(slot, &address, failed, &clock);
+            }
+        }
+    }
+    let after = world.now - fails_at;
+    assert!((2_000..=4_100).contains(&after), "{after}");
+}
+
+/// Although its page was to be kept for ten minutes.
+#[test]
+fn an_endpoint_that_fails_early_in_a_long_rest_becomes_stale_as_soon_as_others() {
+    let mut world = World::new(1, 1);
+    let cadence = Cadence {
+        interval: Duration::from_millis(200),
+        longest: Duration::from_secs(600),
+    };
+    world.monitor.poller.set_cadence(cadence);
+    while world.monitor.store.condition(Slot(0)).rest < 100_000 {
+        world.tick(0.0, 0.0);
+    }
+    // Its page is needed, and does not come.
+    let fails_at = world.now;
+    let address = world
+        .monitor
+        .store
+        .pool
+        .get(Slot(0))
+        .unwrap()
+        .address
+        .to_string();
+    let freshness = |world: &World| world.monitor.store.pool.get(Slot(0)).unwrap().freshness;
+    while freshness(&world) == Freshness::Fresh {
+        world.now += TICK;
+        let clock = world.clock();
+        world.monitor.tick(&clock, &|_, _, _| false);
+        let failed = Err(FetchError::Unreachable);
+        world.monitor.on_page(Slot(0), &address, failed, &clock);
+    }
+    let after = world.now - fails_at;
+    assert!((1_900..=2_300).contains(&after), "{after}");
 }

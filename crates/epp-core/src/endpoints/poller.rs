@@ -1,55 +1,91 @@
 //! The polling schedule: one request per endpoint and interval for its metrics page, never two at once, spread
-//! over the interval, and rarer while an endpoint does not respond.
+//! over the interval, rarer while an endpoint does not respond, and rarer where nobody needs to know what it would say.
+//!
+//! An endpoint rests while nothing is to be known of it and its page stays the same: with each such page the time to
+//! the next one doubles, up to the cadence's bound.
 
 use std::time::Duration;
 
 use crate::scheduling::Slot;
-use crate::time::Instant;
+use crate::time::{whole_millis, Instant};
 
 /// Requests under way at most. Envoy's default circuit breaker lets 1024 through per cluster, and
 /// the clients' requests share it.
 const MAX_IN_FLIGHT: usize = 512;
 
-/// A failing endpoint is polled at least this often, so that it is back within seconds.
-const MAX_BACKOFF: Duration = Duration::from_secs(5);
+/// A failing endpoint is polled at least this often, in milliseconds, so that it is back within seconds.
+const MAX_BACKOFF: u64 = 5_000;
 
 /// A request that was never called back counts as lost after this many intervals.
-const LOST_AFTER_INTERVALS: u32 = 20;
+const LOST_AFTER_INTERVALS: u64 = 20;
+
+/// How often pages are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cadence {
+    /// The time between two pages of an endpoint.
+    pub interval: Duration,
+    /// The longest time between two pages of an endpoint that rests.
+    pub longest: Duration,
+}
+
+/// Doublings of the shortest interval that make a minute of it, and more.
+const MAX_DOUBLINGS: u8 = 16;
+
+/// What a page says that has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageNews {
+    /// The same as the one before.
+    Same,
+    /// Something else.
+    Changed,
+    /// Nothing: it could not be read.
+    Unread,
+}
 
 /// One endpoint's place in the schedule.
 #[derive(Debug, Clone, Copy, Default)]
 struct Turn {
     /// When it is polled next; none: at once, for the first time.
     due: Option<Instant>,
-    /// When the request was sent that is under way.
-    sent: Option<Instant>,
+    /// When it was last polled.
+    asked: Instant,
+    /// Whether that request is under way.
+    is_asked: bool,
     failures: u32,
+    /// Whether its page is needed at each interval.
+    is_needed: bool,
+    /// Pages in a row that were the same while it was not.
+    rests: u8,
 }
 
 /// The schedule of all endpoints.
 #[derive(Debug)]
 pub struct Poller {
-    interval: Duration,
+    /// In milliseconds, as all times here: durations take divisions and more code.
+    interval: u64,
+    /// The longest time between two pages.
+    longest: u64,
     turns: Vec<Turn>,
     in_flight: usize,
 }
 
-/// Shorter intervals count as this one.
-const MIN_INTERVAL: Duration = Duration::from_millis(1);
-
 impl Poller {
-    /// Returns a schedule with this interval.
-    pub fn new(interval: Duration) -> Self {
-        Self {
-            interval: interval.max(MIN_INTERVAL),
+    /// Returns a schedule with this cadence.
+    pub fn new(cadence: Cadence) -> Self {
+        let mut poller = Self {
+            interval: 0,
+            longest: 0,
             turns: Vec::new(),
             in_flight: 0,
-        }
+        };
+        poller.set_cadence(cadence);
+        poller
     }
 
-    /// Changes the interval from the next turn on.
-    pub fn set_interval(&mut self, interval: Duration) {
-        self.interval = interval.max(MIN_INTERVAL);
+    /// Changes the cadence from the next turn on.
+    pub fn set_cadence(&mut self, cadence: Cadence) {
+        self.interval = whole_millis(cadence.interval).max(1);
+        self.longest = whole_millis(cadence.longest).max(self.interval);
     }
 
     /// Begins a new endpoint's schedule at once.
@@ -63,66 +99,131 @@ impl Poller {
     /// Forgets an endpoint; late responses are ignored.
     pub fn leave(&mut self, slot: Slot) {
         if let Some(turn) = self.turns.get_mut(slot.index()) {
-            self.in_flight -= usize::from(turn.sent.is_some()).min(self.in_flight);
+            self.in_flight -= usize::from(turn.is_asked).min(self.in_flight);
             *turn = Turn::default();
         }
     }
 
     /// Returns how long after a request its response counts as lost.
     pub fn lost_after(&self) -> Duration {
+        Duration::from_millis(self.lost())
+    }
+
+    fn lost(&self) -> u64 {
         let lost = self.interval.saturating_mul(LOST_AFTER_INTERVALS);
         lost.max(MAX_BACKOFF)
     }
 
-    /// Returns whether it is this endpoint's turn; if so it counts as polled from now on.
-    pub fn take(&mut self, slot: Slot, now: Instant, rng: &mut fastrand::Rng) -> bool {
-        let lost = self.lost_after();
+    /// Returns the time between two pages after so many doublings.
+    fn wait(&self, rests: u8) -> u64 {
+        let doubled = self.interval.saturating_mul(1 << rests.min(MAX_DOUBLINGS));
+        doubled.min(self.longest)
+    }
+
+    /// Sets whether an endpoint's page is needed at each interval. Returns whether it has rested until now.
+    pub fn need(&mut self, slot: Slot, is_needed: bool) -> bool {
         let Some(turn) = self.turns.get_mut(slot.index()) else {
             return false;
         };
-        if turn.sent.is_some_and(|sent| sent.after(lost) < now) {
-            turn.sent = None;
+        turn.is_needed = is_needed;
+        let wakes = is_needed && turn.rests > 0;
+        if wakes {
+            turn.rests = 0;
+            turn.hasten(turn.asked.after_millis(self.interval));
+        }
+        wakes
+    }
+
+    /// Fetches the next page of each endpoint that rests within an interval: not all at once, which thousands would
+    /// hold up a worker with.
+    pub fn hasten_all(&mut self, now: Instant, rng: &mut fastrand::Rng) {
+        for turn in self.turns.iter_mut().filter(|turn| turn.rests > 0) {
+            let earliest = turn.asked.after_millis(self.interval).max(now);
+            turn.hasten(earliest.after_millis(random_up_to(self.interval, rng)));
+        }
+    }
+
+    /// Returns how many milliseconds longer than the interval the page of an endpoint is kept that rests.
+    pub fn rest(&self, slot: Slot) -> u64 {
+        let rests = self.turns.get(slot.index()).map_or(0, |turn| turn.rests);
+        self.wait(rests) - self.interval
+    }
+
+    /// Returns whether it is this endpoint's turn; if so it counts as polled from now on.
+    pub fn take(&mut self, slot: Slot, now: Instant, rng: &mut fastrand::Rng) -> bool {
+        let lost = self.lost();
+        let Some(turn) = self.turns.get_mut(slot.index()) else {
+            return false;
+        };
+        if turn.is_asked && turn.asked.after_millis(lost) < now {
+            turn.is_asked = false;
             self.in_flight = self.in_flight.saturating_sub(1);
         }
         let waits = turn.due.is_some_and(|due| due > now);
-        if turn.sent.is_some() || waits || self.in_flight >= MAX_IN_FLIGHT {
+        if turn.is_asked || waits || self.in_flight >= MAX_IN_FLIGHT {
             return false;
         }
-        turn.sent = Some(now);
+        turn.is_asked = true;
+        turn.asked = now;
         self.in_flight += 1;
         // The first turns are drawn over the whole interval, so that a thousand endpoints that
         // came at once are polled evenly; later ones follow after the interval, give or take a tenth.
         let wait = match turn.due {
             None => random_up_to(self.interval, rng),
-            Some(_) => self.interval.saturating_mul(9) / 10 + random_up_to(self.interval / 5, rng),
+            Some(_) => self.interval * 9 / 10 + random_up_to(self.interval / 5, rng),
         };
-        turn.due = Some(now.after(wait.max(MIN_INTERVAL)));
+        turn.due = Some(now.after_millis(wait.max(1)));
         true
     }
 
-    /// An endpoint has responded with a good page, or has not.
-    pub fn record_result(&mut self, slot: Slot, good: bool, now: Instant, rng: &mut fastrand::Rng) {
+    /// An endpoint has responded, or has not. Returns whether it has ended its rest by itself: requests come to it that
+    /// are not this proxy's.
+    pub fn record_result(
+        &mut self,
+        slot: Slot,
+        news: PageNews,
+        now: Instant,
+        rng: &mut fastrand::Rng,
+    ) -> bool {
+        let (interval, rest) = (self.interval, self.rest(slot));
         let Some(turn) = self.turns.get_mut(slot.index()) else {
-            return;
+            return false;
         };
-        if turn.sent.take().is_some() {
+        if std::mem::take(&mut turn.is_asked) {
             self.in_flight = self.in_flight.saturating_sub(1);
         }
-        if good {
-            turn.failures = 0;
-            return;
+        if news == PageNews::Unread {
+            turn.failures = turn.failures.saturating_add(1);
+            // Once it responds again, it takes two pages until it is trusted.
+            turn.rests = 0;
+            let doubled = interval.saturating_mul(1 << turn.failures.min(8));
+            let wait = doubled.min(MAX_BACKOFF.max(interval));
+            turn.due = Some(now.after_millis(wait / 2 + random_up_to(wait / 2, rng)));
+            return false;
         }
-        turn.failures = turn.failures.saturating_add(1);
-        let doubled = self.interval.saturating_mul(1 << turn.failures.min(8));
-        let wait = doubled.min(MAX_BACKOFF.max(self.interval));
-        turn.due = Some(now.after(wait / 2 + random_up_to(wait / 2, rng)));
+        turn.failures = 0;
+        if news == PageNews::Changed || turn.is_needed {
+            return std::mem::take(&mut turn.rests) > 0;
+        }
+        turn.rests = MAX_DOUBLINGS.min(turn.rests + 1);
+        // Never later than the bound: pages are kept for no longer.
+        let wait = self.longest.min((interval + rest) * 2);
+        let wait = wait * 4 / 5 + random_up_to(wait / 5, rng);
+        turn.due = turn.due.max(Some(turn.asked.after_millis(wait)));
+        false
     }
 }
 
-/// Returns a random duration of whole milliseconds.
-fn random_up_to(limit: Duration, rng: &mut fastrand::Rng) -> Duration {
-    let limit = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-    Duration::from_millis(rng.u64(0..=limit))
+impl Turn {
+    /// The next page is due at this time at the latest.
+    fn hasten(&mut self, due: Instant) {
+        self.due = self.due.map(|known| known.min(due));
+    }
+}
+
+#[inline(never)]
+fn random_up_to(limit: u64, rng: &mut fastrand::Rng) -> u64 {
+    rng.u64(0..=limit)
 }
 
 #[cfg(test)]
@@ -133,12 +234,17 @@ mod tests {
         Instant::default().after(Duration::from_millis(millis))
     }
 
+    const CADENCE: Cadence = Cadence {
+        interval: Duration::from_millis(200),
+        longest: Duration::from_secs(2),
+    };
+
     fn rng() -> fastrand::Rng {
         fastrand::Rng::with_seed(3)
     }
 
     fn poller(endpoints: u32) -> Poller {
-        let mut poller = Poller::new(Duration::from_millis(200));
+        let mut poller = Poller::new(CADENCE);
         (0..endpoints).for_each(|slot| poller.join(Slot(slot)));
         poller
     }
@@ -151,7 +257,7 @@ mod tests {
             for slot in (0..3).map(Slot) {
                 if poller.take(slot, at(now), &mut rng) {
                     asked += 1;
-                    poller.record_result(slot, true, at(now), &mut rng);
+                    poller.record_result(slot, PageNews::Changed, at(now), &mut rng);
                 }
             }
         }
@@ -179,12 +285,12 @@ mod tests {
         for now in (1_000..61_000).step_by(10) {
             if poller.take(Slot(0), at(now), &mut rng) {
                 times.push(now);
-                poller.record_result(Slot(0), false, at(now), &mut rng);
+                poller.record_result(Slot(0), PageNews::Unread, at(now), &mut rng);
             }
         }
         assert!(times.len() < 40, "{}", times.len());
         let gaps = times.windows(2).map(|pair| pair[1] - pair[0]);
-        assert!(gaps.max().unwrap() <= MAX_BACKOFF.as_millis() as u64 + 10);
+        assert!(gaps.max().unwrap() <= MAX_BACKOFF + 10);
     }
 
     #[test]
@@ -196,12 +302,103 @@ mod tests {
             for slot in (0..1_000).map(Slot) {
                 if poller.take(slot, at(now), &mut rng) {
                     asked += 1;
-                    poller.record_result(slot, true, at(now), &mut rng);
+                    poller.record_result(slot, PageNews::Changed, at(now), &mut rng);
                 }
             }
             per_tick.push(asked);
         }
         let settled = &per_tick[20..];
         assert!(settled.iter().all(|asked| *asked < 400), "{settled:?}");
+    }
+
+    /// Polls an endpoint whose page stays the same until this time. Returns when it was polled.
+    fn poll_same(poller: &mut Poller, until: u64, rng: &mut fastrand::Rng) -> Vec<u64> {
+        let mut times = Vec::new();
+        for now in (1_000..until).step_by(10) {
+            if poller.take(Slot(0), at(now), rng) {
+                times.push(now);
+                poller.record_result(Slot(0), PageNews::Same, at(now), rng);
+            }
+        }
+        times
+    }
+
+    #[test]
+    fn an_endpoint_rests_up_to_the_bound_while_its_page_stays_the_same() {
+        let (mut poller, mut rng) = (poller(1), rng());
+        let times = poll_same(&mut poller, 61_000, &mut rng);
+        let gaps: Vec<u64> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+        assert!(gaps.iter().all(|gap| *gap <= 2_010), "{gaps:?}");
+        assert!(times.len() < 40, "{gaps:?}");
+        assert_eq!(poller.rest(Slot(0)), 1_800);
+    }
+
+    #[test]
+    fn an_endpoint_that_rests_is_polled_at_once_when_its_page_is_needed() {
+        let (mut poller, mut rng) = (poller(1), rng());
+        let last = poll_same(&mut poller, 20_000, &mut rng).pop().unwrap();
+        assert!(!poller.take(Slot(0), at(last + 250), &mut rng));
+        assert!(poller.need(Slot(0), true));
+        assert!(!poller.need(Slot(0), true));
+        assert!(poller.take(Slot(0), at(last + 250), &mut rng));
+        // It is needed further on: the same page is no reason to rest.
+        poller.record_result(Slot(0), PageNews::Same, at(last + 251), &mut rng);
+        assert!(poller.take(Slot(0), at(last + 480), &mut rng));
+        assert_eq!(poller.rest(Slot(0)), 0);
+    }
+
+    #[test]
+    fn a_page_that_changes_by_itself_ends_the_rest_and_hastens_the_others() {
+        let (mut poller, mut rng) = (poller(2), rng());
+        let last = poll_same(&mut poller, 20_000, &mut rng).pop().unwrap();
+        let ended = poller.record_result(Slot(0), PageNews::Changed, at(last + 1), &mut rng);
+        assert!(ended);
+        let again = poller.record_result(Slot(0), PageNews::Changed, at(last + 2), &mut rng);
+        assert!(!again);
+        poller.record_result(Slot(1), PageNews::Same, at(last), &mut rng);
+        assert!(poller.take(Slot(1), at(last), &mut rng));
+        for _ in 0..9 {
+            poller.record_result(Slot(1), PageNews::Same, at(last), &mut rng);
+        }
+        assert!(!poller.take(Slot(1), at(last + 500), &mut rng));
+        poller.hasten_all(at(last + 300), &mut rng);
+        assert!(poller.take(Slot(1), at(last + 500), &mut rng));
+    }
+
+    #[test]
+    fn a_thousand_endpoints_that_rest_are_not_hastened_in_a_burst() {
+        let (mut poller, mut rng) = (poller(1_000), rng());
+        for now in (1_000..21_000).step_by(50) {
+            for slot in (0..1_000).map(Slot) {
+                if poller.take(slot, at(now), &mut rng) {
+                    poller.record_result(slot, PageNews::Same, at(now), &mut rng);
+                }
+            }
+        }
+        poller.hasten_all(at(21_000), &mut rng);
+        let mut per_tick = Vec::new();
+        for now in (21_000..21_450).step_by(50) {
+            let mut asked = 0;
+            for slot in (0..1_000).map(Slot) {
+                if poller.take(slot, at(now), &mut rng) {
+                    asked += 1;
+                    poller.record_result(slot, PageNews::Same, at(now), &mut rng);
+                }
+            }
+            per_tick.push(asked);
+        }
+        let fetched: u32 = per_tick.iter().sum();
+        assert!(fetched >= 1_000, "{per_tick:?}");
+        assert!(per_tick.iter().all(|asked| *asked < 400), "{per_tick:?}");
+    }
+
+    #[test]
+    fn an_endpoint_that_failed_does_not_rest_as_soon_as_it_is_back() {
+        let (mut poller, mut rng) = (poller(1), rng());
+        let last = poll_same(&mut poller, 20_000, &mut rng).pop().unwrap();
+        poller.record_result(Slot(0), PageNews::Unread, at(last + 10), &mut rng);
+        assert!(poller.take(Slot(0), at(last + 500), &mut rng));
+        poller.record_result(Slot(0), PageNews::Same, at(last + 500), &mut rng);
+        assert!(poller.take(Slot(0), at(last + 1_000), &mut rng));
     }
 }

@@ -41,6 +41,8 @@ pub struct Condition {
     pub scraped: Option<Timestamp>,
     /// Failed scrapes since then.
     pub failures: u32,
+    /// How many milliseconds longer than the interval the next page may take: the endpoint rests.
+    pub rest: u64,
 }
 
 /// The endpoints that joined, and those that left.
@@ -164,9 +166,16 @@ impl EndpointStore {
             slot,
             Condition {
                 scraped: Some(now.floor_millis()),
-                failures: 0,
+                ..Condition::default()
             },
         );
+    }
+
+    /// Sets how many milliseconds longer than the interval the next page of an endpoint may take.
+    pub fn set_rest(&mut self, slot: Slot, rest: u64) {
+        if let Some(condition) = self.conditions.get_mut(slot.index()) {
+            condition.rest = rest;
+        }
     }
 
     /// Adopts what another picker read on the endpoints' pages. Returns the slots of those whose page is newer
@@ -217,18 +226,20 @@ impl EndpointStore {
         self.set_condition(slot, condition);
     }
 
-    /// Updates each endpoint's freshness. Metrics become stale when they are older than the threshold, and fresh
-    /// again after two good pages. Setting the wall clock makes nothing stale, and keeps nothing fresh.
+    /// Updates each endpoint's freshness. Metrics become stale when they are older than the threshold and
+    /// [`Condition::rest`] together, and fresh again after two good pages. Setting the wall clock makes nothing stale,
+    /// and keeps nothing fresh.
     pub fn refresh(&mut self, clock: &Clock, staleness: Duration) {
         self.trust.resize(self.pool.width(), Trust::default());
         for index in 0..self.pool.width() {
             let slot = Slot(index as u32);
-            let scraped = self.condition(slot).scraped;
+            let Condition { scraped, rest, .. } = self.condition(slot);
             let Some(trust) = self.trust.get_mut(index) else {
                 continue;
             };
             let freshness = scraped.map_or(Freshness::Unknown, |scraped| {
-                trust.update(scraped, clock, staleness)
+                let rest = Duration::from_millis(rest);
+                trust.update(scraped, clock, staleness.saturating_add(rest))
             });
             self.pool
                 .note(slot, |endpoint| &mut endpoint.freshness, freshness);

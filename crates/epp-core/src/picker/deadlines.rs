@@ -38,6 +38,11 @@ impl Deadlines {
         self.entries.push(Reverse((due, id)));
     }
 
+    /// Returns whether no request waits, so far as it is known without looking at any.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
     /// Returns the request that is due first, if that is not after `bound`. Its entry stays until it does not wait
     /// any more. `due` returns when a request is due; none if it does not wait.
     pub fn first_due(

@@ -88,6 +88,11 @@ impl Flow {
         self.meter = Meter::new(&control.detector);
     }
 
+    /// Returns whether a request waits, here or in another picker.
+    pub(super) fn waits(&self) -> bool {
+        !self.queues.is_empty() || self.others.priority().is_some()
+    }
+
     /// Takes over what waits in the other pickers.
     pub fn set_others(&mut self, others: &mut dyn Iterator<Item = &Backlog>) {
         self.others.look(others, &mut self.queues);

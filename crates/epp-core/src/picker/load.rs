@@ -28,6 +28,8 @@ struct Load {
     others: InFlight,
     /// Requests that the other pickers may have sent there since they published these.
     unreported: f64,
+    /// Whether another picker needs the endpoint's next page soon.
+    needs_page: bool,
 }
 
 /// The requests of one picker in flight at one endpoint.
@@ -45,6 +47,8 @@ pub struct EndpointLoad {
     pub scraped: u32,
     /// Tokens that these requests still cost.
     pub tokens: u64,
+    /// Whether the endpoint's page is needed soon: requests there have failed or waited unusually long.
+    pub needs_page: bool,
 }
 
 /// The loads, by slot.
@@ -197,10 +201,23 @@ impl Loads {
         (load.tenure == target.tenure).then_some(load)
     }
 
-    /// Appends what this picker has in flight, to be published.
-    pub fn append_own(&self, store: &EndpointStore, loads: &mut Vec<EndpointLoad>) {
+    /// Returns whether another picker needs the next page of the endpoint in this slot soon.
+    pub fn others_need_page(&self, slot: Slot) -> bool {
+        let load = self.slots.get(slot.index());
+        load.is_some_and(|load| load.needs_page)
+    }
+
+    /// Appends what this picker has in flight, to be published. `needs_page` returns whether it needs the next page of
+    /// an endpoint soon.
+    pub fn append_own(
+        &self,
+        store: &EndpointStore,
+        needs_page: impl Fn(Slot) -> bool,
+        loads: &mut Vec<EndpointLoad>,
+    ) {
         for (slot, load) in (0..).zip(&self.slots) {
-            if load.own.requests > 0 {
+            let needs_page = needs_page(Slot(slot));
+            if load.own.requests > 0 || needs_page {
                 loads.push(EndpointLoad {
                     slot,
                     tag: load.tag,
@@ -208,6 +225,7 @@ impl Loads {
                     unseen: load.own.unseen,
                     scraped: scraped(store, Slot(slot)),
                     tokens: load.own.tokens,
+                    needs_page,
                 });
             }
         }
@@ -221,11 +239,13 @@ impl Loads {
     ) {
         for load in &mut self.slots {
             load.others = InFlight::default();
+            load.needs_page = false;
         }
         for reported in others.flatten() {
             let same = |load: &&mut Load| load.tag == reported.tag;
             let load = self.slots.get_mut(reported.slot as usize).filter(same);
             if let Some(load) = load {
+                load.needs_page |= reported.needs_page;
                 let others = &mut load.others;
                 others.requests = others.requests.saturating_add(reported.requests);
                 others.tokens = others.tokens.saturating_add(reported.tokens);

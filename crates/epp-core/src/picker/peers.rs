@@ -250,8 +250,8 @@ impl IndexPeer for PeerView<'_> {
     }
 
     fn own_loads(&self, loads: &mut Vec<EndpointLoad>) {
-        let endpoints = &self.0.dispatcher.endpoints;
-        endpoints.loads.append_own(&endpoints.monitor.store, loads);
+        let dispatcher = &self.0.dispatcher;
+        dispatcher.endpoints.append_loads(loads, &dispatcher.clock);
     }
 
     fn set_peer_loads(&mut self, others: &mut dyn Iterator<Item = &[EndpointLoad]>) {

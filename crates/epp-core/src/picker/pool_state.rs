@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use super::deadlines::Deadlines;
 use super::exchange::{Exchange, Exchanges, Target};
-use super::load::Loads;
+use super::load::{EndpointLoad, Loads};
 use super::stalls::Silence;
 use super::status::DecisionBasis;
 use super::ExchangeId;
-use crate::endpoints::monitor::Monitor;
+use crate::endpoints::monitor::{Monitor, Query};
+use crate::endpoints::outlier::OutlierDetector;
 use crate::endpoints::override_check::OverrideCheck;
+use crate::endpoints::store::Changes;
 use crate::scheduling::{ByRole, DecisionMode, Endpoint, Freshness, Pool, Slot};
 use crate::time::{Clock, Instant};
 
@@ -18,6 +20,10 @@ use xxhash_rust::xxh64::xxh64;
 /// A response of a healthy endpoint is examined this often: that costs two host calls. Of an endpoint at which a
 /// request has failed each one is, and each that proves what the indexes have learnt.
 const EXAMINE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Pages of an endpoint are needed for this long after requests there have begun to fail: they show whether it can be
+/// reached.
+const DOUBT: Duration = Duration::from_secs(2);
 
 /// The endpoints of a pool.
 #[derive(Debug)]
@@ -63,6 +69,32 @@ impl PoolState {
             loads_outdated: false,
             empty_until: None,
         }
+    }
+
+    /// Time has passed: polls what is due. `waiting`: requests wait for what pages say. Returns which endpoints came and
+    /// went, and what to fetch.
+    pub fn tick(&mut self, waiting: bool, clock: &Clock) -> (Changes, Vec<Query>) {
+        let Self {
+            monitor,
+            loads,
+            records,
+            ..
+        } = self;
+        let uses_load = !monitor.needs_constants();
+        monitor.tick(clock, &|slot, outliers, in_flight| {
+            uses_load && (waiting || in_flight.requests > 0)
+                || needs_page(slot, records, outliers, clock)
+                || loads.others_need_page(slot)
+        })
+    }
+
+    /// Appends what this picker has in flight, to be published.
+    pub fn append_loads(&self, loads: &mut Vec<EndpointLoad>, clock: &Clock) {
+        let Monitor {
+            store, outliers, ..
+        } = &self.monitor;
+        let needs_page = |slot| needs_page(slot, &self.records, outliers, clock);
+        self.loads.append_own(store, needs_page, loads);
     }
 
     /// Returns the endpoints.
@@ -298,6 +330,20 @@ impl PoolState {
     }
 }
 
+/// Returns whether the page of the endpoint in this slot is needed soon: requests there have begun to fail, or waited
+/// unusually long.
+fn needs_page(
+    slot: Slot,
+    records: &[EndpointRecord],
+    outliers: &OutlierDetector,
+    clock: &Clock,
+) -> bool {
+    let record = records.get(slot.index());
+    let failing = outliers.failing_since(slot);
+    record.is_some_and(|record| record.silence.doubted && !record.unanswered.is_empty())
+        || failing.is_some_and(|since| clock.wall().is_near(since, DOUBT))
+}
+
 /// Returns since when a request waits for the response of the endpoint in this slot, if it does.
 pub(super) fn awaited_since(
     exchanges: &Exchanges,
@@ -310,3 +356,7 @@ pub(super) fn awaited_since(
     let waits = target.slot == slot && loads.stays(target);
     exchange.response.awaited_since().filter(|_| waits)
 }
+
+#[cfg(test)]
+#[path = "polling_tests.rs"]
+mod tests;

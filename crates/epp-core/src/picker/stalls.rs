@@ -13,7 +13,7 @@
 use std::time::Duration;
 
 use super::exchange::Exchanges;
-use super::pool_state::{awaited_since, PoolState};
+use super::pool_state::{awaited_since, EndpointRecord, PoolState};
 use crate::endpoints::outlier::Reason;
 use crate::scheduling::{Freshness, Slot};
 use crate::time::{Clock, Instant};
@@ -117,7 +117,12 @@ impl PoolState {
         let mut suspects = Vec::new();
         for index in 0..self.records.len() {
             let slot = Slot(index as u32);
-            if self.doubts(slot, exchanges, now) {
+            // Where nothing waits there is nothing to find, in all but a few of thousands of endpoints.
+            let waits = |record: &EndpointRecord| {
+                let silence = &record.silence;
+                silence.held || silence.doubted || !record.unanswered.is_empty()
+            };
+            if self.records.get(index).is_some_and(waits) && self.doubts(slot, exchanges, now) {
                 suspects.push(slot);
             }
         }
@@ -215,6 +220,10 @@ impl PoolState {
         let Some(shortest) = self.shortest_stall(slot) else {
             return false;
         };
+        // A page that was not fetched lately shows nothing of what has become of the requests.
+        if self.monitor.store.condition(slot).rest > 0 {
+            return false;
+        }
         let Some(record) = self.records.get_mut(slot.index()) else {
             return false;
         };

@@ -25,7 +25,8 @@ impl Picker {
         self.dispatcher.endpoints.sweep(&self.exchanges);
         let clock = self.dispatcher.clock;
         self.dispatcher.readers.responses.tick();
-        let (changes, queries) = self.dispatcher.endpoints.monitor.tick(&clock);
+        let waiting = self.dispatcher.flow.waits();
+        let (changes, queries) = self.dispatcher.endpoints.tick(waiting, &clock);
         self.apply_changes(&changes);
         self.dispatcher.endpoints.end_emptiness(clock.now());
         self.expire_queued();

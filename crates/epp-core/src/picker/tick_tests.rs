@@ -252,7 +252,8 @@ fn a_wall_clock_that_is_set_changes_no_age_and_stops_no_polling() {
                 ages(&host)
             );
         }
-        assert!(fetches >= 8, "{fetches}");
+        // Two endpoints that rest: each at least every other second.
+        assert!(fetches >= 5, "{fetches}");
     }
 }
 

@@ -187,6 +187,21 @@ impl Metrics {
             || shrinks(self.waiting, before.waiting)
     }
 
+    /// Returns whether a later page says the same of what changes while a server runs. `lora`: whether that page lists
+    /// adapters; otherwise these are kept.
+    pub fn has_measurements_of(&self, later: &Self, lora: bool) -> bool {
+        let measured = |of: &Self| [of.waiting, of.running, of.kv_usage, of.generated];
+        measured(self) == measured(later)
+            && self.attributes == later.attributes
+            && (!lora || self.lora == later.lora)
+    }
+
+    /// Returns whether a later page says the same of what does not change while a server runs.
+    pub fn has_constants_of(&self, later: &Self) -> bool {
+        let constants = |of: &Self| [of.block_size, of.num_blocks];
+        constants(self) == constants(later) && self.model == later.model
+    }
+
     /// Returns whether the page lists a model of this name.
     pub fn lists_model(&self, name: &str) -> bool {
         let adapters = self.lora.active.iter().chain(&self.lora.waiting);

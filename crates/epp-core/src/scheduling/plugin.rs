@@ -99,6 +99,12 @@ impl Needs {
         built_in || self.lora || self.cache_info || self.attributes
     }
 
+    /// Returns whether nothing of a metrics page is needed but what does not change while a server runs.
+    pub fn only_constants(&self) -> bool {
+        let varies = self.waiting || self.running || self.kv_usage || self.lora || self.attributes;
+        self.cache_info && !varies
+    }
+
     /// Returns what either needs.
     pub fn union(self, other: Self) -> Self {
         Self {

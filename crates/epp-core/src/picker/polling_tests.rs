@@ -1,0 +1,139 @@
+//! How often pages are fetched, by what the plan and the pickers need of them.
+
+use std::time::Duration;
+
+use super::EndpointLoad;
+use crate::body::SliceBody;
+use crate::config;
+use crate::endpoints::outlier::{Failure, Outcome, Reason};
+use crate::picker::peers::IndexPeer;
+use crate::picker::testing::{begin, close, NOW};
+use crate::picker::{Effect, Fetched, Head, Picker};
+use crate::scheduling::{Freshness, Slot};
+use crate::time::Timestamp;
+
+/// A picker with two endpoints whose pages stay the same.
+struct Vm {
+    picker: Picker,
+    now: Timestamp,
+}
+
+impl Vm {
+    fn new(scorers: &str) -> Self {
+        let text = format!(
+            "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {{type: queue-scorer}}
+- {{type: active-request-scorer}}
+- {{type: prefix-cache-scorer, parameters: {{autoTune: true}}}}
+- name: pods
+  type: static-discovery
+  parameters: {{endpoints: [{{name: p0, address: 10.0.0.1, port: 80}}, {{name: p1, address: 10.0.0.2, port: 80}}]}}
+schedulingProfiles: [{{name: default, plugins: [{scorers}]}}]
+dataLayer: {{discovery: {{pluginRef: pods}}}}
+"
+        );
+        let plan = config::load(&text)
+            .unwrap_or_else(|rejected| panic!("{rejected:#?}"))
+            .plan;
+        Self {
+            picker: Picker::new(plan, 1),
+            now: NOW,
+        }
+    }
+
+    /// Ticks for this time. Returns how many pages were fetched.
+    fn run(&mut self, millis: u64) -> usize {
+        let mut pages = 0;
+        for _ in 0..millis / 50 {
+            self.now = self.now.after(Duration::from_millis(50));
+            self.picker.tick(self.now);
+            let effects: Vec<Effect> = std::iter::from_fn(|| self.picker.poll_effect()).collect();
+            for effect in effects {
+                if let Effect::Fetch { id, .. } = effect {
+                    pages += 1;
+                    let text = b"vllm:num_requests_waiting 7\nvllm:cache_config_info{block_size=\"32\"} 1\n";
+                    let mut page = SliceBody::whole(text);
+                    let fetched = Ok(Fetched::Page(&mut page));
+                    self.picker.fetched(self.now, id, fetched);
+                }
+            }
+        }
+        pages
+    }
+
+    fn loads(&mut self) -> Vec<EndpointLoad> {
+        let mut loads = Vec::new();
+        self.picker.peers().own_loads(&mut loads);
+        loads
+    }
+}
+
+const QUEUE: &str = "{pluginRef: queue-scorer}";
+
+#[test]
+fn pages_are_fetched_as_rarely_as_the_plan_needs_them() {
+    let pages = |scorers| {
+        let mut vm = Vm::new(scorers);
+        vm.run(120_000);
+        vm.run(120_000)
+    };
+    assert_eq!(pages("{pluginRef: active-request-scorer}"), 0);
+    let of_constants = pages("{pluginRef: prefix-cache-scorer}");
+    assert!((2..=6).contains(&of_constants), "{of_constants}");
+    let at_rest = pages(QUEUE);
+    assert!((120..=160).contains(&at_rest), "{at_rest}");
+}
+
+#[test]
+fn a_request_in_flight_has_pages_of_its_endpoint_fetched_at_each_interval() {
+    let mut vm = Vm::new(QUEUE);
+    vm.run(10_000);
+    let effect = begin(&mut vm.picker, 1, &Head::post_json("/v1/completions", None));
+    assert!(matches!(effect, Some(Effect::Forward { .. })), "{effect:?}");
+    assert_eq!(vm.loads().len(), 1);
+    let busy = vm.run(10_000);
+    assert!((45..=60).contains(&busy), "{busy}");
+    close(&mut vm.picker, 1);
+    vm.run(10_000);
+    let at_rest = vm.run(10_000);
+    assert!((9..=14).contains(&at_rest), "{at_rest}");
+}
+
+/// As where each connection is refused: the request is nowhere in flight when the poller looks.
+#[test]
+fn requests_that_fail_at_once_have_the_page_fetched_by_the_picker_that_polls() {
+    let (mut poller, mut worker) = (Vm::new(QUEUE), Vm::new(QUEUE));
+    poller.run(10_000);
+    worker.run(10_000);
+    assert_eq!(worker.loads(), []);
+    let outcome = Outcome {
+        request: 1,
+        failure: Some(Failure {
+            reason: Reason::Unserved,
+            certain: true,
+        }),
+        served: false,
+        prompt: None,
+    };
+    let outliers = &mut worker.picker.dispatcher.endpoints.monitor.outliers;
+    outliers.record_outcome(Slot(1), &outcome, Freshness::Fresh, worker.now);
+    let loads = worker.loads();
+    assert!(matches!(
+        loads[..],
+        [EndpointLoad {
+            slot: 1,
+            requests: 0,
+            needs_page: true,
+            ..
+        }]
+    ));
+    let mut peer = poller.picker.peers();
+    peer.set_peer_loads(&mut [loads.as_slice()].into_iter());
+    let pages = poller.run(1_000);
+    assert!((4..=7).contains(&pages), "{pages}");
+    // For two seconds.
+    worker.run(2_050);
+    assert_eq!(worker.loads(), []);
+}
