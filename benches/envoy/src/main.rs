@@ -3,7 +3,7 @@
 //! (`balancing`).
 //!
 //! Envoy is pinned to core 0, and this program (load, and model servers that respond at once) to core 1 by
-//! `make bench`. Compare medians, and ratios within one run: machines drift.
+//! `make bench`. Compare differences within one run: machines drift.
 //!
 //! The program starts processes and uses the network of this machine; it sees the filter from outside.
 //! `native-benches` measures the core alone.

@@ -158,6 +158,8 @@ pub struct Idle {
     pub interval_ms: u64,
     /// Busy cores of Envoy, including the filter and polling.
     pub cores: f64,
+    /// Busy cores of plain Envoy, if it was measured.
+    pub plain_cores: Option<f64>,
     /// Pages per second.
     pub pages: f64,
     /// Bytes of pages per second.

@@ -17,7 +17,7 @@ use crate::BoxError;
 /// Slices of each case in a published run.
 pub const SLICES: usize = 12;
 /// Milliseconds of a slice in a published run.
-pub const SLICE_MS: u64 = 500;
+pub const SLICE_MS: u64 = 450;
 /// Body sizes in KB.
 const SIZES: [usize; 5] = [1, 4, 64, 220, 500];
 /// A short and a long prompt, where not all sizes are measured.
@@ -31,7 +31,7 @@ const CONCURRENCY: usize = 16;
 /// The filter learns of the members and fetches metrics, and connections are pooled.
 const WARM_UP: Duration = Duration::from_secs(3);
 /// An idle Envoy's polls have become as rare as they will be.
-const IDLE_WARM_UP: Duration = Duration::from_secs(15);
+const IDLE_WARM_UP: Duration = Duration::from_secs(8);
 /// The time for which an idle Envoy is measured.
 const IDLE_TIME: Duration = Duration::from_secs(4);
 /// Open loops: body size in KB and requests per second, well below the capacity of one core.
@@ -220,8 +220,10 @@ pub async fn run(options: &Options) -> Result<Run, BoxError> {
     }
     if wanted("idle") {
         for endpoints in IDLE_ENDPOINTS {
+            let plain = Some(idle_plain(endpoints).await?);
             for interval_ms in IDLE_INTERVALS_MS {
-                run.idle.push(idle(endpoints, interval_ms, options).await?);
+                run.idle
+                    .push(idle(endpoints, interval_ms, plain, options).await?);
             }
         }
     }
@@ -344,7 +346,28 @@ fn cell(group: &Group, kilobytes: usize, turns: Turns, cases: Vec<crate::result:
     }
 }
 
-async fn idle(endpoints: usize, interval_ms: u64, options: &Options) -> Result<Idle, BoxError> {
+/// Returns the busy cores of an Envoy that has neither requests nor a filter.
+async fn idle_plain(endpoints: usize) -> Result<f64, BoxError> {
+    let servers = sink::listen(endpoints).await?;
+    let setup = Setup {
+        case: Case::Plain,
+        servers: &servers,
+        config: "",
+        workers: 1,
+        picker: None,
+    };
+    let proxy = Proxy::start(&setup).await?;
+    tokio::time::sleep(WARM_UP).await;
+    idle::cores(|| proxy.cpu(), IDLE_TIME).await
+}
+
+/// Measures an idle Envoy with the filter; `plain_cores` is what one without takes.
+async fn idle(
+    endpoints: usize,
+    interval_ms: u64,
+    plain_cores: Option<f64>,
+    options: &Options,
+) -> Result<Idle, BoxError> {
     eprintln!("» idle: {endpoints} endpoints every {interval_ms} ms");
     let servers = sink::listen(endpoints).await?;
     let source = format!(
@@ -363,13 +386,13 @@ async fn idle(endpoints: usize, interval_ms: u64, options: &Options) -> Result<I
     let mut result = {
         let proxy = Proxy::start(&setup).await?;
         tokio::time::sleep(IDLE_WARM_UP).await;
-        idle::watch(&proxy, endpoints, interval_ms, IDLE_TIME).await?
+        idle::watch(&proxy, endpoints, interval_ms, plain_cores, IDLE_TIME).await?
     };
     // With one number of endpoints only: for a thousand it would need more than its core.
     if let Some(binary) = options.picker.as_ref().filter(|_| endpoints == ENDPOINTS) {
         let picker =
             Picker::start(binary, &servers, &Plan::LongWindow.document()?, interval_ms).await?;
-        result.picker_cores = Some(idle::picker_cores(&picker, IDLE_TIME).await?);
+        result.picker_cores = Some(idle::cores(|| picker.cpu(), IDLE_TIME).await?);
     }
     Ok(result)
 }
@@ -394,8 +417,9 @@ mod tests {
         };
         let loads: Duration = GROUPS.iter().map(group).sum();
         let paced = row * (RATES.len() * (ALL_CASES.len() - 1)) as u32;
-        let idle = (IDLE_ENDPOINTS.len() * IDLE_INTERVALS_MS.len()) as u32
-            * (START + IDLE_WARM_UP + IDLE_TIME);
+        let plain = START + WARM_UP + IDLE_TIME;
+        let own = (START + IDLE_WARM_UP + IDLE_TIME) * IDLE_INTERVALS_MS.len() as u32;
+        let idle = (plain + own) * IDLE_ENDPOINTS.len() as u32;
         let total = loads + paced + idle + BALANCING;
         assert!(total < Duration::from_secs(40 * 60), "{total:?}");
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use super::tables::is_short;
 use crate::result::{Case, Cell, Cpu, Footprint, Idle, Run};
 
 /// Returns the tables with their names.
@@ -18,8 +19,17 @@ pub fn tables(run: &Run) -> [(&'static str, String); 3] {
 fn source(run: &Run) -> String {
     let machine = &run.machine;
     format!(
-        "Measured on {} with commit {} on {} × {}, Envoy {}.\n\n",
-        machine.date, machine.commit, machine.cores, machine.processor, machine.envoy
+        "Measured on {}{} with commit {} on {} × {}, Envoy {}.\n\n",
+        machine.date,
+        if is_short(run) {
+            ", in a short run,"
+        } else {
+            ""
+        },
+        machine.commit,
+        machine.cores,
+        machine.processor,
+        machine.envoy
     )
 }
 

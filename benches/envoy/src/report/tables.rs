@@ -160,29 +160,32 @@ fn paced(runs: &[Paced]) -> String {
 
 fn idle(rows: &[Idle]) -> String {
     let mut text = "\n## Idle\n\nThe cost of polling metrics without requests: pages of 50 KB, captured from vLLM 0.32. The figure \
-         includes Envoy and the module; a plain Envoy takes 0.1–0.2 % of a core.\n\n![Idle cost](benchmarks/idle.svg)\n\n| endpoints | interval ms | of a core | pages/s | \
+         includes Envoy itself.\n\n![Idle cost](benchmarks/idle.svg)\n\n| endpoints | interval ms | of a core | plain Envoy | pages/s | \
          MB/s | age ms, median | age ms, oldest | Endpoint Picker, of a core |\n\
-         |--:|--:|--:|--:|--:|--:|--:|--:|\n"
+         |--:|--:|--:|--:|--:|--:|--:|--:|--:|\n"
         .to_owned();
     for row in rows {
-        let picker = row
-            .picker_cores
-            .map(|cores| format!("{:.1} %", cores * 100.0));
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "| {} | {} | {:.1} % | {:.0} | {:.1} | {:.0} | {:.0} | {} |",
+            "| {} | {} | {:.1} % | {} | {:.0} | {:.1} | {:.0} | {:.0} | {} |",
             row.endpoints,
             row.interval_ms,
             row.cores * 100.0,
+            share(row.plain_cores),
             row.pages,
             row.bytes / 1e6,
             row.age_ms,
             row.oldest_ms,
-            picker.unwrap_or_else(|| "–".to_owned()),
+            share(row.picker_cores),
         );
     }
     text
+}
+
+/// Returns a share of a core in percent.
+fn share(cores: Option<f64>) -> String {
+    cores.map_or_else(|| "–".to_owned(), |cores| format!("{:.1} %", cores * 100.0))
 }
 
 fn footprint(rows: &[Footprint]) -> String {
