@@ -41,6 +41,11 @@ fn limits(control: &FlowControl) -> Vec<(String, u64)> {
     // The band of priority 0 has it, too, unless it is listed.
     let default = default.filter(|limit| limits.iter().all(|(_, known)| known != limit));
     limits.extend(default.map(|limit| ("in defaultPriorityBand".to_owned(), limit)));
+    let negative = control
+        .negative_band
+        .max_bytes
+        .filter(|limit| Some(*limit) != default);
+    limits.extend(negative.map(|limit| ("in defaultNegativePriorityBand".to_owned(), limit)));
     limits.extend(
         control
             .max_bytes
@@ -73,6 +78,10 @@ mod tests {
             (
                 "defaultPriorityBand: {maxBytes: 1000}, priorityBands: [{priority: 0}]",
                 "in defaultPriorityBand",
+            ),
+            (
+                "defaultNegativePriorityBand: {maxBytes: 1000}",
+                "in defaultNegativePriorityBand",
             ),
             (
                 "priorityBands: [{priority: 7, maxBytes: 1000}]",
