@@ -57,7 +57,8 @@ fn configurations_are_compared_with_the_simple_policies() {
             "examples/gie.yaml",
             "round robin",
             "least request",
-            "random"
+            "random",
+            "ring hash"
         ]
     );
     for policy in policies {
@@ -102,6 +103,7 @@ fn a_plot_is_an_svg_with_every_policy() {
         "round robin",
         "least request",
         "random",
+        "ring hash",
     ] {
         assert!(svg.contains(name), "{name}");
     }

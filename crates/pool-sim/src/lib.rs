@@ -13,6 +13,7 @@ pub mod picker;
 pub mod pod;
 pub mod policy;
 pub mod report;
+mod ring;
 pub mod shares;
 pub mod trace;
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::pod::{Pod, Usage};
+use crate::ring;
 use crate::trace::{Request, Trace};
 
 /// The servers of a request.
@@ -89,6 +90,9 @@ pub enum Kind {
     LeastRequest,
     /// A random server.
     Random,
+    /// The server to which a hash of the conversation points on a ring: Envoy's `ring_hash` over a header by which clients
+    /// identify their conversations.
+    RingHash,
     /// The picker, with this EndpointPickerConfig except for its discovery.
     Picker(String),
 }
@@ -129,6 +133,7 @@ impl Kind {
                 by_request: HashMap::new(),
             }),
             Self::Random => Box::new(Random { rng }),
+            Self::RingHash => Box::new(ring::RingHash::new(servers, trace)),
             Self::Picker(config) => Box::new(crate::picker::PickerPolicy::new(
                 config, servers, trace, seed,
             )?),

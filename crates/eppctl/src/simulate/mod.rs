@@ -27,7 +27,7 @@ use crate::output::{Error, ExitStatus, Output};
 use crate::schema::value;
 
 /// Simulate a pool of model servers under load, and compare configurations with round robin, least
-/// request and random.
+/// request, random and ring hash.
 ///
 /// Requests are routed by the filter's own code. The servers are modelled as a queue, prefill, batched
 /// decoding and a KV cache with prefix reuse: differences between policies are more reliable than
@@ -181,6 +181,7 @@ impl Simulate {
             ("round robin".to_owned(), Kind::RoundRobin),
             ("least request".to_owned(), Kind::LeastRequest),
             ("random".to_owned(), Kind::Random),
+            ("ring hash".to_owned(), Kind::RingHash),
         ]);
         let settings = self.settings(&kinds);
         let source = Source::new(self)?;
