@@ -54,7 +54,7 @@ fn plan(flattening: Flattening, block_bytes: usize, blocks: &[Option<usize>]) ->
         blocks: blocks.iter().map(spec).collect(),
         // As in service.
         key: Key::Secret(Secret::from(1)),
-        assume_absent: false,
+        ..ReadPlan::default()
     }
 }
 

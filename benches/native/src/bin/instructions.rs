@@ -15,12 +15,13 @@ use properties::collisions;
 type BoxError = Box<dyn std::error::Error>;
 
 /// The cases: name, number of endpoints, requests.
-const CASES: [(&str, usize, Requests); 9] = [
+const CASES: [(&str, usize, Requests); 10] = [
     ("short-10", 10, Requests::Same(4 << 10)),
     ("short-100", 100, Requests::Same(4 << 10)),
     ("short-1000", 1_000, Requests::Same(4 << 10)),
     ("gated-100", 100, Requests::Gated),
     ("gated-1000", 1_000, Requests::Gated),
+    ("rendezvous-1000", 1_000, Requests::Rendezvous),
     ("long-100", 100, Requests::Same(220 << 10)),
     ("cold-100", 100, Requests::New(64 << 10)),
     ("list-random", 1, Requests::List(random)),
@@ -34,6 +35,8 @@ enum Requests {
     Same(usize),
     /// Prompts of 4 KiB, which repeat, under flow control in a pool that is not full.
     Gated,
+    /// Prompts of 4 KiB, which repeat, with a scorer by which several gateways agree.
+    Rendezvous,
     /// Prompts of this many bytes that were not sent before.
     New(usize),
     /// Lists of short prompts, more than the index holds for an endpoint: each is evicted before it is sent
@@ -99,6 +102,17 @@ fn run(case: Option<&str>, count: Option<&str>) -> Result<(), BoxError> {
     };
     let document = match requests {
         Requests::Gated => document.replacen("\nplugins:", GATE, 1),
+        Requests::Rendezvous => document
+            .replacen(
+                "\nplugins:",
+                "\nplugins:\n- type: prefix-rendezvous-scorer",
+                1,
+            )
+            .replacen(
+                "\n  plugins:",
+                "\n  plugins:\n  - pluginRef: prefix-rendezvous-scorer",
+                1,
+            ),
         _ => document,
     };
     let mut picker = picker(&document, *endpoints)?;
@@ -106,7 +120,9 @@ fn run(case: Option<&str>, count: Option<&str>) -> Result<(), BoxError> {
         Requests::Same(bytes) | Requests::New(bytes) => {
             (0..PROMPTS).map(|prompt| body(*bytes, prompt)).collect()
         }
-        Requests::Gated => (0..PROMPTS).map(|prompt| body(4 << 10, prompt)).collect(),
+        Requests::Gated | Requests::Rendezvous => {
+            (0..PROMPTS).map(|prompt| body(4 << 10, prompt)).collect()
+        }
         Requests::List(texts) => lists(&texts(PROMPTS * PROMPTS_PER_LIST)),
     };
     let path: &str = match requests {

@@ -253,6 +253,7 @@ impl Plan {
             },
             blocks: specs.collect(),
             key: key.clone(),
+            anchor_bytes: self.needs.anchor_bytes as usize,
             assume_absent: self.settings.early_release == EarlyRelease::AssumeAbsent,
         }
     }

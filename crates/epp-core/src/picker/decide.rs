@@ -104,6 +104,9 @@ impl Dispatcher {
         if !exchange.walks.iter().all(|walk| walk.ended()) || exchange.reader.may_add_prompts() {
             return false;
         }
+        if needs.anchor_bytes > 0 && exchange.reader.anchor().is_none() {
+            return false;
+        }
         match needs.unread {
             UnreadPrompt::Irrelevant => true,
             UnreadPrompt::Length => self.same_whatever_follows(exchange),
@@ -139,12 +142,14 @@ impl Dispatcher {
             exchange.comparisons += 1;
         }
         let model = exchange.naming.model(&exchange.reader).known();
+        let anchor = exchange.anchor();
         let (shortest, longest) = matches_at(&mut exchange.walks, plan, pool, bounds.full);
         let cycle = |prefix, cost, media| {
             let request = RequestView {
                 headers: &exchange.headers,
                 model: model.unwrap_or_default(),
                 prefix,
+                anchor,
                 cost,
                 media,
                 distinct_media: exchange.reader.distinct_media(),
@@ -209,12 +214,14 @@ impl Dispatcher {
             view,
             ..
         } = self;
+        let anchor = exchange.anchor();
         let prefix = matches(&mut exchange.walks, plan, endpoints.pool());
         let model = exchange.naming.model(&exchange.reader).known();
         let request = RequestView {
             headers: &exchange.headers,
             model: model.unwrap_or_default(),
             prefix: &prefix,
+            anchor,
             cost: costs(plan, &exchange.reader, false).0,
             media: exchange.reader.has_media(),
             distinct_media: exchange.reader.distinct_media(),
@@ -225,11 +232,9 @@ impl Dispatcher {
         let mut explanation = (exchange.explain || view.wants()).then(Explanation::default);
         let observer = explanation.as_mut().map(|explanation| explanation as _);
         let fallbacks = plan.settings.fallback_endpoints;
-        let decision = plan
-            .scheduler
-            .schedule(&cycle, fallbacks, scratch, observer);
+        let scheduler = &plan.scheduler;
+        let decision = scheduler.schedule(&cycle, fallbacks, scratch, observer);
         let rejects = plan.settings.missing_prefill == MissingPrefill::Reject;
-        let first_prefix = prefix.first();
         let selection = decision.and_then(|decision| {
             if let Some(explanation) = explanation.as_mut() {
                 explanation.set_decision(&decision);
@@ -251,7 +256,7 @@ impl Dispatcher {
                 slots: decision.by_role(),
                 port: decision.conclusion.port,
                 stages: decision.conclusion.stages,
-                hit: first_prefix.map(|prefix| prefix.expected(decision.primary)),
+                hit: prefix.first().map(|own| own.expected(decision.primary)),
                 additions,
             })
         });

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 /// Scorers and filters beside the prefix scorer, of which a random profile has some.
-const SCORERS: [&str; 12] = [
+const SCORERS: [&str; 13] = [
     "queue-scorer",
     "kv-cache-utilization-scorer",
     "lora-affinity-scorer",
@@ -13,6 +13,7 @@ const SCORERS: [&str; 12] = [
     "endpoint-attribute-scorer",
     "latency-scorer",
     "no-hit-lru-scorer",
+    "prefix-rendezvous-scorer",
     "mm-embeddings-cache-scorer",
     "session-affinity-scorer",
     "topology-affinity-scorer",
@@ -36,8 +37,9 @@ const MATCHING: [&str; 3] = [
 ];
 
 /// What the plans or the requests must have had in some decision before the body's end, or the test proves nothing of it.
-pub const MUST_OCCUR: [&str; 16] = [
+pub const MUST_OCCUR: [&str; 17] = [
     "apiVersion: llm-d.ai",
+    "prefix-rendezvous-scorer",
     "mm-embeddings-cache-scorer",
     "session-affinity-scorer",
     "session-affinity-filter",
@@ -191,6 +193,7 @@ fn parameters(rng: &mut fastrand::Rng, kind: &str) -> String {
             let threshold = [rng.u32(20..4_000), 4_194_304][rng.usize(0..2)];
             format!("{{queueThresholdTokens: {threshold}}}")
         }
+        "prefix-rendezvous-scorer" => format!("{{anchorBlocks: {}}}", rng.u32(1..5)),
         "session-affinity-scorer" | "session-affinity-filter" => {
             let profile = ["", ", profileName: prefill"][rng.usize(0..2)];
             let strategy = ["encoded_endpoint_header", "session_id"][rng.usize(0..2)];

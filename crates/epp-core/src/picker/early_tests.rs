@@ -11,7 +11,9 @@ use super::testing::{begin, change, close, decision, exchange, show, NOW};
 use super::*;
 use crate::config;
 use crate::request::TextBuffer;
-use crate::scheduling::{AttributeId, Freshness, Lora, Metrics as EndpointMetrics, Scratch, Slot};
+use crate::scheduling::{
+    AttributeId, Declined, Freshness, Lora, Metrics as EndpointMetrics, Scratch, Slot, Stage,
+};
 
 fn metrics(rng: &mut fastrand::Rng) -> EndpointMetrics {
     let adapters = |rng: &mut fastrand::Rng| (0..rng.u32(0..3)).map(|n| format!("m{n}")).collect();
@@ -182,12 +184,30 @@ enum Outcome {
     Refused(String),
 }
 
+/// Forgets how many tokens were counted when a part of a request was declined: those of a prompt that is too short for it
+/// whatever follows are not all read.
+fn forget_count(stage: &mut Stage) {
+    let Stage::Declined(declined) = stage else {
+        return;
+    };
+    match declined {
+        Declined::Short { tokens: count, .. } | Declined::Cached { missing: count, .. } => {
+            *count = 0.0;
+        }
+        _ => {}
+    }
+}
+
 fn outcome(picker: &Picker, id: u32, effect: &Effect) -> Outcome {
     match effect {
         Effect::Reply { reply, .. } => Outcome::Refused(format!("{reply:?}")),
         _ => {
             let explanation = exchange(picker, id).explanation.as_ref().unwrap();
-            let parts = format!("{:?}", explanation.parts);
+            let mut parts = explanation.parts.clone();
+            parts
+                .iter_mut()
+                .for_each(|(_, stage, _)| forget_count(stage));
+            let parts = format!("{parts:?}");
             Outcome::Sent(choice(picker, id), parts)
         }
     }

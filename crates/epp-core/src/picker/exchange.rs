@@ -17,6 +17,7 @@ use super::response::ResponseState;
 use super::{BodyDemand, ExchangeId, Head, Rewrite};
 use crate::config::settings::ReadBody;
 use crate::config::Plan;
+use crate::prefix::digest::chain;
 use crate::prefix::key::Key;
 use crate::prefix::walk::Walk;
 use crate::request::{readable, Api, BodyReader, Fact, TextBuffer, TAIL};
@@ -356,6 +357,14 @@ impl Exchange {
     /// Returns the model that is requested, as far as it is known.
     pub fn model(&self) -> Fact<&str> {
         self.naming.model(&self.reader)
+    }
+
+    /// Returns the hash of the beginning of its prompt, with model and cache salt, if the plan needs it and it was read.
+    pub fn anchor(&self) -> Option<u64> {
+        let digest = self.reader.anchor()?;
+        let model = self.model().known().unwrap_or_default();
+        let salt = self.reader.salt().known().unwrap_or_default();
+        Some(chain(Key::Plain.seed(model, salt), digest))
     }
 
     /// Reads the last bytes of the body, from its byte `start` on, before the bytes between.

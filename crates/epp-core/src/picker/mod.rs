@@ -412,5 +412,8 @@ mod dropped_tests;
 mod early_tests;
 
 #[cfg(test)]
+mod gateways_tests;
+
+#[cfg(test)]
 #[path = "picker_tests.rs"]
 mod tests;

@@ -112,6 +112,7 @@ registry! {
         no_hit_lru,
         precise_prefix_cache,
         prefix_cache,
+        prefix_rendezvous,
         queue,
         running_requests_size,
         session_affinity,

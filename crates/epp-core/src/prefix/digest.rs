@@ -181,6 +181,11 @@ impl BlockHasher {
         })
     }
 
+    /// Returns the first digest of all prompts.
+    pub fn first(&self) -> Option<u64> {
+        self.digests.first().copied()
+    }
+
     /// Begins a prompt.
     fn open(&mut self) {
         self.partial.reset();

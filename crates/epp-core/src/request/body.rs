@@ -86,7 +86,7 @@ impl BodyVisitor {
         let salt = llm_d && has(Field::Fact(facts::FactNode::Salt));
         self.facts
             .reset(has(Field::Fact(facts::FactNode::Model)), salt);
-        self.prompts.reset(&plan.blocks, &plan.key);
+        self.prompts.reset(plan);
         if api == Api::ImagesGenerations {
             self.prompts.close();
         }

@@ -182,7 +182,9 @@ impl Extras {
 
 fn write_digest(sum: &FieldDigest, prompts: &mut Prompts) {
     if let Some(digest) = sum.digest() {
-        PromptSink::prompt(prompts).extra(0, &[], &digest.to_le_bytes());
+        prompts.write_keyed(|prompts| {
+            PromptSink::prompt(prompts).extra(0, &[], &digest.to_le_bytes());
+        });
     }
 }
 

@@ -68,6 +68,9 @@ pub struct ReadPlan {
     pub blocks: Vec<BlockSpec>,
     /// The key of the blocks' digests.
     pub key: Key,
+    /// Length of the anchor in bytes; 0: it is not needed. The anchor is the beginning of the first prompt. Its digest has
+    /// no key, so that it is the same in every proxy.
+    pub anchor_bytes: usize,
     /// Whether parts behind the turns are assumed to be absent, so that the turns end the prompt.
     pub assume_absent: bool,
 }

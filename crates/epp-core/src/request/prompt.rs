@@ -2,6 +2,7 @@
 
 use super::extra;
 use super::scan::ValueKind;
+use super::ReadPlan;
 use crate::prefix::digest::{BlockHasher, BlockSpec, TOKEN};
 use crate::prefix::key::Key;
 
@@ -36,8 +37,10 @@ const MAX_MEDIA: usize = 32;
 /// The flattened prompts of one request.
 #[derive(Debug, Default)]
 pub struct Prompts {
-    /// One block hasher for each block spec of the plan.
+    /// One block hasher for each block spec of the plan, and the anchor's if the plan needs that.
     streams: Vec<BlockHasher>,
+    /// Whether the last of them is the anchor's.
+    has_anchor: bool,
     /// Bytes of the current prompt so far that fit into the window.
     length: usize,
     /// Tokens of the prompts that have ended.
@@ -52,14 +55,24 @@ pub struct Prompts {
 
 impl Prompts {
     /// Begins another request.
-    pub fn reset(&mut self, specs: &[BlockSpec], key: &Key) {
-        self.streams.resize_with(specs.len(), BlockHasher::default);
-        for (stream, spec) in self.streams.iter_mut().zip(specs) {
-            stream.reset(*spec, key);
+    pub fn reset(&mut self, plan: &ReadPlan) {
+        self.has_anchor = plan.anchor_bytes > 0;
+        let count = plan.blocks.len() + usize::from(self.has_anchor);
+        self.streams.resize_with(count, BlockHasher::default);
+        for (stream, spec) in self.streams.iter_mut().zip(&plan.blocks) {
+            stream.reset(*spec, &plan.key);
+        }
+        if let Some(anchor) = self.streams.last_mut().filter(|_| self.has_anchor) {
+            let spec = BlockSpec {
+                block_bytes: plan.anchor_bytes,
+                max_blocks: Some(1),
+                keep_partial: true,
+            };
+            anchor.reset(spec, &Key::Plain);
         }
         self.length = 0;
         self.tokens = 0;
-        self.closed = specs.is_empty();
+        self.closed = self.streams.is_empty();
         self.restarts = 0;
         self.has_media = false;
         self.media.clear();
@@ -98,6 +111,19 @@ impl Prompts {
             .iter()
             .map(BlockHasher::allocated)
             .sum::<usize>()
+    }
+
+    /// Returns the digest of the anchor, once it was read; `None` also if the plan does not need it.
+    pub fn anchor(&self) -> Option<u64> {
+        let anchor = self.streams.last().filter(|_| self.has_anchor);
+        anchor?.first()
+    }
+
+    /// Writes something that depends on the key. The anchor, which is to be the same in every proxy, leaves it out.
+    pub fn write_keyed(&mut self, write: impl FnOnce(&mut Self)) {
+        let anchor = self.has_anchor.then(|| self.streams.pop()).flatten();
+        write(self);
+        self.streams.extend(anchor);
     }
 
     /// Returns the digests of the prompts for one of the block specs, from the prompt of this number on.

@@ -156,6 +156,11 @@ impl BodyReader {
         self.body.prompts().digests(stream, first)
     }
 
+    /// Returns the digest of the anchor ([`ReadPlan::anchor_bytes`]), once it was read.
+    pub fn anchor(&self) -> Option<u64> {
+        self.body.prompts().anchor()
+    }
+
     /// Returns how often the digests were restarted because an early part of the prompt came late in the body.
     pub fn restarts(&self) -> u32 {
         self.body.prompts().restarts()

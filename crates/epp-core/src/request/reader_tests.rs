@@ -1,5 +1,6 @@
 use super::*;
 use crate::prefix::digest::BlockSpec;
+use crate::prefix::key::{Key, Secret};
 use crate::request::{Flattening, TextBuffer, MAX_DEPTH};
 
 const LLM_D: BlockSpec = BlockSpec {
@@ -258,4 +259,88 @@ fn a_body_whose_middle_is_not_read_may_name_another_model() {
         &mut TextBuffer::default(),
     );
     assert!(reader.is_whole_read());
+}
+
+/// The anchor of a body, read in pieces of this size by a gateway with this secret.
+fn anchor(api: Api, body: &str, piece: usize, secret: u64) -> Option<u64> {
+    let mut reader = BodyReader::default();
+    let plan = ReadPlan {
+        flattening: Flattening::LlmD,
+        blocks: vec![LLM_D],
+        key: Key::Secret(Secret::from(secret)),
+        anchor_bytes: 512,
+        ..ReadPlan::default()
+    };
+    reader.reset(api, plan);
+    let mut buffer = TextBuffer::default();
+    for bytes in body.as_bytes().chunks(piece) {
+        reader.push(bytes, &mut buffer);
+    }
+    reader.finish();
+    while let Some(range) = reader.reread() {
+        let again = &body.as_bytes()[range.start..range.end.min(body.len())];
+        reader.feed_again(range.start, again, &mut buffer);
+    }
+    reader.anchor()
+}
+
+#[test]
+fn an_anchor_is_the_same_in_every_gateway_and_depends_on_the_beginning_alone() {
+    let chat = |head: &str, text: &str, tail: &str| {
+        format!("{{\"model\": \"m\"{head}, \"messages\": [{{\"role\": \"user\", \"content\": \"{text}\"}}]{tail}}}")
+    };
+    let anchor = |body: &str| {
+        let found = anchor(Api::ChatCompletions, body, 1 << 20, 1);
+        assert!(found.is_some(), "{body}");
+        for (piece, secret) in [(1, 1), (7, 2), (300, 3)] {
+            assert_eq!(
+                anchor(Api::ChatCompletions, body, piece, secret),
+                found,
+                "{body}"
+            );
+        }
+        found
+    };
+    let (long, other) = ("a".repeat(600), "b".repeat(600));
+    let expected = anchor(&chat("", &long, ""));
+    assert_eq!(anchor(&chat("", &format!("{long}{other}"), "")), expected);
+    assert_ne!(anchor(&chat("", &other, "")), expected);
+    assert_ne!(
+        anchor(&chat("", &long[..300], "")),
+        expected,
+        "it is shorter"
+    );
+    // Fields behind a short prompt are digested with the gateway's key, and are no part of the anchor.
+    let short = anchor(&chat("", "a", ""));
+    assert_eq!(anchor(&chat("", "a", ", \"user\": \"u\"")), short);
+    // Tools that come late have the prompt restarted, and the fields before it digested.
+    let tools = ", \"tools\": [{\"type\": \"function\", \"function\": {\"name\": \"f\"}}]";
+    let with_tools = anchor(&chat(", \"user\": \"u\"", &long, tools));
+    assert_ne!(with_tools, expected);
+}
+
+#[test]
+fn the_anchor_is_the_beginning_of_the_first_prompt_and_known_as_soon_as_it_was_read() {
+    let list = |prompts: &str| format!("{{\"prompt\": [{prompts}], \"model\": \"m\"}}");
+    let anchor = |prompts: &str| anchor(Api::Completions, &list(prompts), 64, 1);
+    assert_eq!(anchor("\"one\", \"two\""), anchor("\"one\", \"three\""));
+    assert_ne!(anchor("\"one\", \"two\""), anchor("\"two\""));
+    assert_eq!(anchor("\"\", \"two\""), anchor("\"two\""));
+    assert_eq!(anchor(""), None);
+
+    let mut reader = BodyReader::default();
+    let plan = ReadPlan {
+        anchor_bytes: 512,
+        ..ReadPlan::default()
+    };
+    reader.reset(Api::Completions, plan);
+    let mut buffer = TextBuffer::default();
+    reader.push(
+        format!("{{\"prompt\": \"{}", "a".repeat(511)).as_bytes(),
+        &mut buffer,
+    );
+    assert_eq!(reader.anchor(), None);
+    reader.push(b"a", &mut buffer);
+    assert!(reader.anchor().is_some());
+    assert!(reader.window_full(), "nothing else is read of the prompt");
 }

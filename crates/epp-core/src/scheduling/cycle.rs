@@ -85,6 +85,9 @@ pub struct RequestView<'a> {
     pub model: &'a str,
     /// One match per prefix producer of the plan, by [`ProducerId`].
     pub prefix: &'a [PrefixMatch<'a>],
+    /// The hash of the beginning of its prompt, with model and cache salt: the same in every proxy. `None` if no plugin
+    /// needs it, or there is no prompt.
+    pub anchor: Option<u64>,
     /// The cost of the request for the endpoint that serves it.
     pub cost: Cost,
     /// Whether its prompts hold images or other media, as far as they were read. An early decision computes what

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh64::xxh64;
 
+use super::health::Health;
 use super::role::RoleStages;
 
 /// An endpoint's place in the pool. It stays the same while the endpoint is a member, so that
@@ -34,81 +35,6 @@ pub enum Freshness {
     /// Never scraped.
     #[default]
     Unknown,
-}
-
-/// The health of an endpoint, as discovery reports it: the worst first.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize,
-)]
-#[serde(into = "u8", from = "u8")]
-pub enum Health {
-    /// It may not be picked, for a reason that is not known.
-    #[default]
-    Unhealthy,
-    /// It fails the proxy's active health check.
-    FailedCheck,
-    /// The proxy's own outlier detection has ejected it.
-    Outlier,
-    /// The control plane reports it as unhealthy.
-    FailedEds,
-    /// It is draining.
-    Draining,
-    /// It has left the cluster, and is removed once it has no requests.
-    Leaving,
-    /// Its first active health check has not ended.
-    Pending,
-    /// It may be picked only where no member of its cluster is healthy, and one is.
-    Degraded,
-    /// It may be picked.
-    Healthy,
-}
-
-impl Health {
-    const ALL: [Self; 9] = [
-        Self::Unhealthy,
-        Self::FailedCheck,
-        Self::Outlier,
-        Self::FailedEds,
-        Self::Draining,
-        Self::Leaving,
-        Self::Pending,
-        Self::Degraded,
-        Self::Healthy,
-    ];
-
-    /// Returns whether an endpoint of this health may be picked.
-    pub fn may_be_picked(self) -> bool {
-        self == Self::Healthy
-    }
-
-    /// Returns the health in words: the reason, where it may not be picked.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Unhealthy => "unhealthy",
-            Self::FailedCheck => "failed health check",
-            Self::Outlier => "Envoy's outlier detection",
-            Self::FailedEds => "unhealthy in EDS",
-            Self::Draining => "draining",
-            Self::Leaving => "removed, draining",
-            Self::Pending => "first health check pending",
-            Self::Degraded => "degraded while others are healthy",
-            Self::Healthy => "healthy",
-        }
-    }
-}
-
-/// In shared data.
-impl From<Health> for u8 {
-    fn from(health: Health) -> Self {
-        health as Self
-    }
-}
-
-impl From<u8> for Health {
-    fn from(place: u8) -> Self {
-        let health = Self::ALL.get(usize::from(place)).copied();
-        health.unwrap_or_default()
-    }
 }
 
 /// The data on which the decisions about a pool are based.
@@ -340,6 +266,8 @@ pub struct Pool {
     slots: Vec<Option<Endpoint>>,
     /// The stages of a request that the endpoints do.
     stages: Vec<RoleStages>,
+    /// Hashes of the endpoints' addresses, the same in every proxy.
+    hashes: Vec<u64>,
     /// Requests in flight, separate from the endpoints, because they change with each request.
     loads: Vec<InFlight>,
     /// The slots whose loads were set last, and how often any was.
@@ -357,8 +285,12 @@ impl Pool {
             self.slots.resize_with(slot.index() + 1, || None);
             self.loads.resize(slot.index() + 1, InFlight::default());
             self.stages.resize(slot.index() + 1, RoleStages::default());
+            self.hashes.resize(slot.index() + 1, 0);
         }
         self.set_stages(slot, &endpoint.labels);
+        if let Some(hash) = self.hashes.get_mut(slot.index()) {
+            *hash = xxh64(endpoint.address.as_bytes(), 0);
+        }
         if let Some(place) = self.slots.get_mut(slot.index()) {
             *place = Some(endpoint);
             self.set_load(slot, InFlight::default());
@@ -380,6 +312,11 @@ impl Pool {
     /// Returns the stages of a request that the endpoint in a slot does, by its role.
     pub fn stages(&self, slot: Slot) -> RoleStages {
         self.stages.get(slot.index()).copied().unwrap_or_default()
+    }
+
+    /// Returns the hash of the address of the endpoint in a slot, the same in every proxy.
+    pub fn address_hash(&self, slot: Slot) -> u64 {
+        self.hashes.get(slot.index()).copied().unwrap_or_default()
     }
 
     /// Empties a slot and returns the endpoint that was in it.

@@ -12,6 +12,7 @@ pub mod endpoint;
 pub mod error;
 pub mod handler;
 pub mod headers;
+pub mod health;
 pub mod hook;
 pub mod plugin;
 pub mod profile;
@@ -23,7 +24,7 @@ pub mod state;
 pub use cycle::{Cost, Cycle, ExpectedHit, PrefixMatch, ProducerId, RequestView, Scored};
 pub use decider::{same_decision, Decider, Declined, Gate, Stage, Stages};
 pub use endpoint::{
-    AttributeId, DecisionMode, Endpoint, Freshness, Health, InFlight, Lora, Metrics, Pool, Slot,
+    AttributeId, DecisionMode, Endpoint, Freshness, InFlight, Lora, Metrics, Pool, Slot,
     MAX_ATTRIBUTES, MAX_MODEL_BYTES,
 };
 pub use error::ScheduleError;
@@ -31,6 +32,7 @@ pub use handler::{
     ByRole, Conclusion, Left, ProfileHandler, ProfileId, ProfileSet, Profiles, Results,
 };
 pub use headers::{HeaderId, HeaderValues};
+pub use health::Health;
 pub use hook::{Additions, Hook, Record};
 pub use plugin::{Basis, Chance, Filter, Needs, PickerPlugin, Scorer, UnreadPrompt};
 pub use profile::{NamedFilter, Observer, Profile, Ranking, WeightedScorer};

@@ -41,6 +41,9 @@ pub struct Needs {
     pub model: bool,
     /// The prompt's prefix blocks (which producers: see the plan).
     pub prompt: bool,
+    /// Bytes at the beginning of the prompt whose hash ([`RequestView::anchor`](super::RequestView::anchor)) is read; 0 if
+    /// it is not. Plugins that need different lengths get the hash of the longest.
+    pub anchor_bytes: u32,
     /// How the unread rest of a prompt can still move the result.
     pub unread: UnreadPrompt,
     /// The endpoints' labels.
@@ -77,6 +80,7 @@ impl Needs {
     pub const METRICS: Self = Self {
         model: false,
         prompt: false,
+        anchor_bytes: 0,
         unread: UnreadPrompt::Irrelevant,
         labels: false,
         in_flight: false,
@@ -110,6 +114,7 @@ impl Needs {
         Self {
             model: self.model || other.model,
             prompt: self.prompt || other.prompt,
+            anchor_bytes: self.anchor_bytes.max(other.anchor_bytes),
             unread: self.unread.max(other.unread),
             labels: self.labels || other.labels,
             in_flight: self.in_flight || other.in_flight,
