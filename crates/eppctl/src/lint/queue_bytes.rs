@@ -41,10 +41,9 @@ fn limits(control: &FlowControl) -> Vec<(String, u64)> {
     // The band of priority 0 has it, too, unless it is listed.
     let default = default.filter(|limit| limits.iter().all(|(_, known)| known != limit));
     limits.extend(default.map(|limit| ("in defaultPriorityBand".to_owned(), limit)));
-    let negative = control
-        .negative_band
-        .max_bytes
-        .filter(|limit| Some(*limit) != default);
+    // It is as the default unless the document has a section for it.
+    let negative = control.negative_band.max_bytes;
+    let negative = negative.filter(|limit| Some(*limit) != control.default_band.max_bytes);
     limits.extend(negative.map(|limit| ("in defaultNegativePriorityBand".to_owned(), limit)));
     limits.extend(
         control
