@@ -119,6 +119,10 @@ fn camel(value: serde_json::Value) -> serde_json::Value {
     match value {
         serde_json::Value::Object(entries) if entries.get("kind") != Some(&PICKER.into()) => {
             let entries = entries.into_iter().map(|(key, value)| {
+                if key.contains('.') {
+                    // A setting of the runtime, which is no field.
+                    return (key, value);
+                }
                 let mut parts = key.split('_');
                 let mut name = parts.next().unwrap().to_owned();
                 for part in parts.filter(|part| !part.is_empty()) {
