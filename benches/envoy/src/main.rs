@@ -47,7 +47,9 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// A quick look at some cases under one load.
-    #[command(after_help = "Example: make compare ARGS='--sizes 4,64 --endpoints 10'")]
+    #[command(
+        after_help = "Example: make module compare ARGS='--sizes 4 --endpoints 10 --with module,gate'"
+    )]
     Compare(compare::Compare),
     /// The published run, written as JSON (EPP=PATH in the environment adds the Endpoint Picker).
     #[command(after_help = "Example: EPP=/usr/local/bin/epp make bench")]
