@@ -29,6 +29,7 @@ mod members;
 mod memory;
 mod ownership;
 mod pauses;
+mod polling;
 mod preferences;
 mod protocols;
 mod recorded;
