@@ -234,7 +234,7 @@ fn what_would_take_too_long_is_refused() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
     assert!(
-        error.contains("40000000 simulated requests; at most 10000000"),
+        error.contains("50000000 simulated requests; at most 10000000"),
         "{error}"
     );
 }
