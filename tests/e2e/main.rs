@@ -22,6 +22,7 @@ mod ejection;
 mod exported;
 mod failure;
 mod flow;
+mod gateways;
 mod guard;
 mod headers_only;
 mod labels;
