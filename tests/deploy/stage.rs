@@ -7,7 +7,7 @@
 //! | a host's name | `localhost`, so that it is looked up |
 //! | `/run/envoy/`, `/etc/envoy/` | a folder of the test's |
 //! | `/etc/envoy/epp_wasm.wasm`, also with a version, `target/epp_wasm.wasm` | the module |
-//! | `/etc/envoy/libepp.so`, `target/libepp.so` | the dynamic module |
+//! | any path to `libepp.so` | the dynamic module |
 //!
 //! A model server that is reached over TLS gets an Envoy of its own in front of it, see `tls`.
 
@@ -169,7 +169,7 @@ impl Stage {
         let versioned = version.is_some_and(|rest| rest.ends_with(".wasm"));
         if versioned || text == "/etc/envoy/epp_wasm.wasm" || text == "target/epp_wasm.wasm" {
             *text = module;
-        } else if ["target/libepp.so", "/etc/envoy/libepp.so"].contains(&text.as_str()) {
+        } else if text.ends_with("/libepp.so") {
             *text = path_of("EPP_MODULE").to_string_lossy().into_owned();
         } else if let Some(rest) = text.strip_prefix("/etc/envoy/") {
             *text = self.folder.path().join(rest).to_string_lossy().into_owned();

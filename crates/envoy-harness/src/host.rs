@@ -48,6 +48,14 @@ impl Host {
         path_of(self.variable())
     }
 
+    /// Returns the file with fault injection, for tests: panics if there is none.
+    pub fn faulty_file(self) -> PathBuf {
+        match self {
+            Self::Wasm => path_of("EPP_WASM_FAULTS"),
+            Self::Module => path_of("EPP_MODULE_FAULTS"),
+        }
+    }
+
     /// Returns the filter that serves the status page: of the wasm module, with a VM of its own.
     pub(crate) fn status_filter(self, module: &Path) -> Value {
         let configuration =
@@ -103,10 +111,15 @@ fn to_dynamic(node: &mut Value, module: &Path) {
     let kind = node["typed_config"]["@type"].as_str().unwrap_or_default();
     if kind.ends_with("filters.http.wasm.v3.Wasm") {
         let plugin = node["typed_config"]["config"].take();
-        *node = match plugin["root_id"].as_str() {
+        let filter = match plugin["root_id"].as_str() {
             Some("status") => Host::Module.status_filter(module),
             _ => dynamic(&plugin["name"], module, &plugin["configuration"]),
         };
+        node["typed_config"] = filter["typed_config"].clone();
+        // Whether it is disabled, and a name that routes refer to, stay.
+        if node["name"] == "envoy.filters.http.wasm" {
+            node["name"] = "envoy.filters.http.dynamic_modules".into();
+        }
     }
     match node {
         Value::Array(list) => list.iter_mut().for_each(|one| to_dynamic(one, module)),

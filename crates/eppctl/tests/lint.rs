@@ -25,19 +25,38 @@ fn our_own_files_lint_clean() {
     let mut files = Vec::new();
     yaml_below(&top().join("envoy"), &mut files);
     // Alternatives to each other name the same filter, or are the same object.
-    let ways: [&[&str]; 3] = [
-        &["istio/filter", "gateway/headers-only", "gateway/from-file"],
+    let ways: [&[&str]; 4] = [
+        &[
+            "istio/filter",
+            "istio/dynamic-module",
+            "gateway/headers-only",
+            "gateway/from-file",
+            "gateway/dynamic-module",
+        ],
         &[
             "istio/disaggregated",
+            "istio/dynamic-module",
             "gateway/filter",
             "gateway/patch",
             "gateway/from-file",
+            "gateway/dynamic-module",
         ],
         &[
+            "istio/disaggregated",
+            "istio/dynamic-module",
+            "gateway/filter",
+            "gateway/patch",
+            "gateway/headers-only",
+            "gateway/proxy",
+            "gateway/dynamic-module",
+        ],
+        &[
+            "istio/filter",
             "istio/disaggregated",
             "gateway/filter",
             "gateway/patch",
             "gateway/headers-only",
+            "gateway/from-file",
             "gateway/proxy",
         ],
     ];

@@ -119,6 +119,13 @@ pub fn manager(listener: &mut Value) -> &mut Value {
     &mut listener["default_filter_chain"]["filters"][0]["typed_config"]
 }
 
+/// The HTTP filters of that listener.
+pub fn filters(config: &mut Value) -> &mut Vec<Value> {
+    manager(listener(config))["http_filters"]
+        .as_sequence_mut()
+        .unwrap()
+}
+
 /// The port of the first cluster's only endpoint: that of the admin interface.
 pub fn admin_port(config: &mut Value) -> &mut Value {
     let cluster = &mut config["static_resources"]["clusters"][0];

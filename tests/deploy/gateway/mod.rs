@@ -9,6 +9,7 @@ mod running;
 use std::collections::BTreeSet;
 
 use envoy_harness::client;
+use envoy_harness::host::Host;
 use envoy_harness::traffic::Http;
 use envoy_harness::wait_until;
 use fake_model_server::{Faults, Pinned};
@@ -71,6 +72,35 @@ fn prompts_are_routed_over_both_protocols() {
         gateway.obeys_no_client();
         labels_are_labels(&gateway.page());
     }
+}
+
+/// Envoy Gateway's listener with the filter of dynamic-module.yaml, as its translators of version 1.9 make it, in place of the
+/// wasm module's. This is not recorded.
+#[test]
+fn the_dynamic_module_reads_bodies_without_a_patch() {
+    let yaml = serde_yaml::to_string(&Generated::read("headers-only").bootstrap()).unwrap();
+    let module = std::path::Path::new("/etc/envoy/epp/libepp.so");
+    let config = Host::Module.bootstrap(&yaml, module).unwrap();
+    let policy = documents(&top().join("envoy/gateway/dynamic-module.yaml")).remove(1);
+    let document = &policy["spec"]["dynamicModule"][0]["config"];
+    let document = serde_json::to_string(document).unwrap();
+    let mut config: Value = serde_yaml::to_value(config).unwrap();
+    let filters = generated::filters(&mut config);
+    let own = filters.iter_mut().find(|filter| {
+        let kind = filter["typed_config"]["@type"].as_str().unwrap();
+        kind.ends_with("DynamicModuleFilter")
+    });
+    own.unwrap()["typed_config"]["filter_config"]["value"] = document.into();
+    let gateway = Running::of(config);
+    gateway.knows(3);
+    for http in [Http::One, Http::Two] {
+        let pod = gateway.keeps_to(http);
+        let (long, status) = gateway.conversation(http, LONG);
+        assert_eq!(status, BTreeSet::from([200]), "{http:?}");
+        assert_eq!(long.len(), 1, "{http:?}: {long:?}, before {pod}");
+    }
+    gateway.obeys_no_client();
+    labels_are_labels(&gateway.page());
 }
 
 #[test]

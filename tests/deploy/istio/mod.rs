@@ -55,6 +55,19 @@ fn built(gateway: String, manifests: &[String]) -> Built {
 }
 
 #[test]
+fn a_gateway_routes_by_the_dynamic_module() {
+    let gateway = Running::with(&["cluster.yaml", "dynamic-module.yaml"]);
+    // Istio's bootstrap shows no statistics of dynamic modules.
+    let pod = gateway.keeps_to(SERVICE);
+    for _ in 0..4 {
+        assert_eq!(gateway.conversation(SERVICE), vec![pod.clone(); 8]);
+    }
+    assert_eq!(gateway.leaked(), 0);
+    let members = gateway.members("outbound|8000||vllm.llm.svc.cluster.local");
+    gateway.keeps_its_choice(SERVICE, &members);
+}
+
+#[test]
 fn a_gateway_routes_by_whole_requests() {
     let mut gateway = Running::with(&["cluster.yaml", "filter.yaml", "metric-labels.yaml"]);
     let pod = gateway.knows(2).keeps_to(SERVICE);
