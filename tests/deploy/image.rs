@@ -13,10 +13,10 @@ fn json(file: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap()
 }
 
-/// Writes the image and returns what was printed.
-fn write(folder: &Path) -> String {
+/// Writes the image of a module and returns what was printed.
+fn write(module: &Path, folder: &Path) -> String {
     let output = Command::new(top().join("scripts/image"))
-        .arg(path_of("EPP_WASM"))
+        .arg(module)
         .arg(folder)
         .arg("0.0.0-test")
         .output()
@@ -42,8 +42,18 @@ fn blob(folder: &Path, descriptor: &Value) -> std::path::PathBuf {
 
 #[test]
 fn the_image_contains_the_module() {
+    contains(&path_of("EPP_WASM"), "plugin.wasm", "wasm");
+    let processor = match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        _ => "amd64",
+    };
+    contains(&path_of("EPP_MODULE"), "libepp.so", processor);
+}
+
+/// The image of a module has it under this name, for this processor.
+fn contains(file: &Path, name: &str, processor: &str) {
     let (first, second) = (envoy::folder(), envoy::folder());
-    let said = write(first.path());
+    let said = write(file, first.path());
     assert_eq!(
         json(&first.path().join("oci-layout"))["imageLayoutVersion"],
         "1.0.0"
@@ -54,7 +64,8 @@ fn the_image_contains_the_module() {
         .trim_end()
         .ends_with(manifest["digest"].as_str().unwrap()));
     let content = json(&blob(first.path(), manifest));
-    blob(first.path(), &content["config"]);
+    let config = json(&blob(first.path(), &content["config"]));
+    assert_eq!(config["architecture"], processor);
     let layers = content["layers"].as_array().unwrap();
     let layer = layers.last().unwrap();
     assert_eq!(
@@ -64,11 +75,46 @@ fn the_image_contains_the_module() {
     let module = Command::new("tar")
         .args(["--extract", "--gzip", "--to-stdout", "--file"])
         .arg(blob(first.path(), layer))
-        .arg("plugin.wasm")
+        .arg(name)
         .output()
         .unwrap();
-    assert!(module.stdout == fs::read(path_of("EPP_WASM")).unwrap());
-    write(second.path());
+    assert!(module.stdout == fs::read(file).unwrap());
+    write(file, second.path());
     let again = json(&second.path().join("index.json"));
     assert_eq!(again, index, "the same module, the same digest");
+}
+
+/// The C library of the oldest system that Envoy's images are built on: Ubuntu 22.04. That without a distribution has
+/// Debian 12's, 2.36, and no other library of a compiler's.
+const GLIBC: [u32; 2] = [2, 35];
+
+#[test]
+fn the_dynamic_module_needs_nothing_that_an_image_of_envoy_lacks() {
+    let readelf = |option: &str| {
+        let output = Command::new("readelf")
+            .args(["--wide", option])
+            .arg(path_of("EPP_MODULE"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let dynamic = readelf("--dynamic");
+    let needed = dynamic.lines().filter(|line| line.contains("(NEEDED)"));
+    let library = |line: &str| line.split(['[', ']']).nth(1).unwrap().to_owned();
+    let needed: Vec<String> = needed.map(library).collect();
+    let libc = |name: &String| {
+        ["libc.so", "libm.so", "ld-linux"]
+            .iter()
+            .any(|libc| name.starts_with(libc))
+    };
+    assert!(!needed.is_empty() && needed.iter().all(libc), "{needed:?}");
+    let versions = readelf("--version-info");
+    let versions = versions.split("Name: GLIBC_").skip(1);
+    let version = |text: &str| -> Vec<u32> {
+        let text = text.split_whitespace().next().unwrap();
+        text.split('.').map(|part| part.parse().unwrap()).collect()
+    };
+    let newest = versions.map(version).max().unwrap();
+    assert!(newest.as_slice() <= &GLIBC, "GLIBC_{newest:?}");
 }
