@@ -15,16 +15,20 @@ EPP_WASM := $(CURDIR)/target/epp_wasm.wasm
 EPP_WASM_FAULTS := $(CURDIR)/target/epp_wasm_faults.wasm
 # The dynamic module that `make module` builds.
 EPP_MODULE := $(CURDIR)/target/libepp.so
+# The dynamic module with fault injection (crates/epp-module/src/fault.rs), for tests.
+EPP_MODULE_FAULTS := $(CURDIR)/target/libepp_faults.so
 # The Python packages of `make clients`.
 CLIENTS := $(CURDIR)/target/tools/clients
-export ENVOY EPP_WASM EPP_WASM_FAULTS EPP_MODULE CLIENTS
+export ENVOY EPP_WASM EPP_WASM_FAULTS EPP_MODULE EPP_MODULE_FAULTS CLIENTS
 
 # Per fuzz target: longer runs find nothing new.
 FUZZ_SECONDS ?= 600
+# Of `make soak-module`. Without it, the same test takes a second.
+SOAK_SECONDS ?= 600
 export FUZZ_SECONDS
 
-.PHONY: help run test test-host test-faults faults-report fuzz bench compare bench-report balancing check
-.PHONY: wasm wasm-faults module envoy clients generate eppctl reproducible image prometheus browser chart-check crds
+.PHONY: help run test test-host test-faults faults-report fuzz soak-module bench compare bench-report balancing check
+.PHONY: wasm wasm-faults module module-faults envoy clients generate eppctl reproducible image prometheus browser chart-check crds
 .PHONY: dist dist-reproducible
 .PHONY: clean toolchain
 # Targets share target/ and two cores, so they do not run in parallel.
@@ -43,7 +47,7 @@ run: $(HOST) envoy ## Run the demo: four simulated model servers behind Envoy; A
 	@cargo run --quiet --locked --package demo -- $(ARGS)
 
 # The last three are for the tests of envoy/.
-test: wasm wasm-faults module envoy clients crds prometheus browser ## Run all tests: unit, end to end on a real Envoy, a smoke test with func-e
+test: wasm wasm-faults module module-faults envoy clients crds prometheus browser ## Run all tests: unit, end to end on a real Envoy, a smoke test with func-e
 	@scripts/test
 	@scripts/func-e-smoke
 	cargo run --quiet --locked --package faults -- --short
@@ -52,14 +56,17 @@ test-host: wasm wasm-faults envoy clients ## Run the tests of Envoy-dependent be
 	@scripts/test --host
 
 FAULTS := docs/faults/run.json --page docs/faults.md
-test-faults: wasm wasm-faults envoy ## Run the fault suite (docs/faults.md); LONG=1 adds the soak test
-	cargo run --release --quiet --locked --package faults -- --keep $(FAULTS) $(if $(LONG),--long) $(ARGS)
+test-faults: $(HOST) $(HOST)-faults envoy ## Run the fault suite (docs/faults.md); LONG=1 adds the soak test; HOST=module: with the dynamic module, and no page is written
+	cargo run --release --quiet --locked --package faults -- $(if $(filter wasm,$(HOST)),--keep $(FAULTS)) $(if $(LONG),--long) $(ARGS)
 
 faults-report: ## Regenerate docs/faults.md from docs/faults/run.json
 	cargo run --release --quiet --locked --package faults -- --keep $(FAULTS) --merge
 
 fuzz: toolchain ## Fuzz every parser for FUZZ_SECONDS each
 	@scripts/fuzz
+
+soak-module: toolchain ## Run the dynamic module under a load with the address sanitizer for SOAK_SECONDS, ten minutes (docs/hosts.md)
+	@SOAK_SECONDS=$(SOAK_SECONDS) scripts/soak-module
 
 bench: wasm module envoy ## Run the published benchmark (docs/benchmarks.md): 40 minutes on an idle machine
 	@scripts/bench suite $(ARGS)
@@ -96,6 +103,9 @@ wasm-faults: toolchain ## Build the module with fault injection, for tests: targ
 module: toolchain ## Build the dynamic module for this machine's processor: target/libepp.so (docs/hosts.md)
 	@scripts/module $(EPP_MODULE)
 
+module-faults: toolchain ## Build the dynamic module with fault injection, for tests: target/libepp_faults.so
+	@scripts/module $(EPP_MODULE_FAULTS) fault-injection
+
 envoy: ## Install Envoy into target/tools, or check the one at ENVOY=path
 	@scripts/envoy
 
@@ -125,8 +135,8 @@ dist: wasm ## Build all files of a release (docs/releasing.md) into target/dist:
 dist-reproducible: dist ## Check that all files of a release are byte-for-byte reproducible: minutes more
 	@scripts/reproducible --dist
 
-image: wasm ## Write the module as an OCI image to target/image
-	@scripts/image $(EPP_WASM) target/image $$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
+image: $(HOST) ## Write the module as an OCI image to target/image; HOST=module: the dynamic module
+	@scripts/image $(if $(filter module,$(HOST)),$(EPP_MODULE),$(EPP_WASM)) target/image $$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 
 prometheus: ## Install Prometheus into target/tools, to test dashboard and alerts
 	@scripts/prometheus

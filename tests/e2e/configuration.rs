@@ -1,5 +1,6 @@
 //! Configurations refused and accepted, at start and while running.
 
+use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use crate::client::complete;
 use crate::preferences::settles_on;
 use crate::proxy::Setup;
 use crate::{document, scorer, start};
+use envoy_harness::host::Host;
 use envoy_harness::path_of;
 
 const BAD: &str = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: queue-socrer\nmetadata: {}\n";
@@ -46,6 +48,37 @@ fn envoys_validate_mode_rejects_a_bad_configuration_only() {
     let good = scorer("queue-scorer");
     let (code, log) = Setup::new(&sim.addresses(), &good).validate();
     assert_eq!(code, Some(0), "{log}");
+}
+
+#[test]
+fn a_filter_that_is_removed_ends_and_can_come_again() {
+    let sim = Sim::start(2, &Settings::default()).unwrap();
+    sim.pod(0).pin(Pinned {
+        waiting: Some(9),
+        ..Pinned::default()
+    });
+    let config = scorer("queue-scorer");
+    let mut proxy = start(&sim, &config);
+    settles_on(proxy.port, "pod-2");
+    let tasks = format!("/proc/{}/task", proxy.process());
+    let clocks = || {
+        let threads = fs::read_dir(&tasks).unwrap().flatten();
+        let names = threads.flat_map(|thread| fs::read_to_string(thread.path().join("comm")));
+        names.filter(|name| name.trim() == "epp-clock").count()
+    };
+    let expected = usize::from(proxy.setup.host == Host::Module);
+    assert_eq!(clocks(), expected);
+    proxy.remove_filters();
+    proxy.wait_until("Envoy balances by itself", || {
+        complete(proxy.port, "m", "x").pod() == "pod-1"
+    });
+    // Once the former listener is drained.
+    proxy.wait_until("its thread has ended", || clocks() == 0);
+    for _ in 0..4 {
+        assert_eq!(complete(proxy.port, "m", "x").status, 200);
+    }
+    proxy.set_config(&config);
+    settles_on(proxy.port, "pod-2");
 }
 
 #[test]

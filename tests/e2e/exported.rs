@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use envoy_harness::path_of;
 use epp_core::metrics::definitions::{Description, CATALOGUE};
 use fake_model_server::{Faults, Settings, Sim};
 use serde_json::json;
@@ -170,7 +169,7 @@ dataLayer: {discovery: {pluginRef: members}}
     setup.others = others
         .map(|name| (name.to_owned(), sim.addresses()))
         .to_vec();
-    setup.module = path_of("EPP_WASM_FAULTS");
+    setup.module = setup.host.faulty_file();
     setup.start()
 }
 

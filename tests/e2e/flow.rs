@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
-use envoy_harness::path_of;
 use fake_model_server::{Faults, Settings, Sim};
 use serde_json::json;
 
@@ -332,7 +331,7 @@ fn requests_that_wait_go_on_when_flow_control_is_switched_off() {
 fn what_waited_in_a_worker_that_traps_counts_no_more_and_the_next_requests_are_served() {
     let sim = servers(1);
     let mut setup = setup(&sim, "defaultRequestTTL: 20s");
-    setup.module = path_of("EPP_WASM_FAULTS");
+    setup.module = setup.host.faulty_file();
     let proxy = setup.start();
     let body = json!({"model": "demo", "prompt": "hello", "max_tokens": 1}).to_string();
     let post = |headers: &str| {

@@ -1,8 +1,9 @@
 //! Defects of our own, injected: what a panic costs, and what a trap.
 //!
-//! The module is the one that `make wasm-faults` builds, where a request's `x-epp-fault` strikes a
-//! fault (src/fault.rs).
+//! The module is the one that `make wasm-faults` or `make module-faults` builds, where a request's `x-epp-fault` strikes
+//! a fault (src/fault.rs, crates/epp-module/src/fault.rs).
 
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crate::client::{complete, post, Response};
 use crate::document;
 use crate::proxy::{Proxy, Setup};
 use crate::ticks::{self, wait_until_vms_share, Vm};
-use envoy_harness::path_of;
+use envoy_harness::host::Host;
 
 /// An Envoy with the module that has faults, over a plan that reads bodies.
 fn faulty(sim: &Sim, failure_mode: &str) -> Proxy {
@@ -27,7 +28,7 @@ fn faulty_setup(sim: &Sim, failure_mode: &str) -> Setup {
     );
     let references = "{pluginRef: prefix-cache-scorer, weight: 2}, {pluginRef: queue-scorer}";
     let mut setup = Setup::new(&sim.addresses(), &document(&plugins, references));
-    setup.module = path_of("EPP_WASM_FAULTS");
+    setup.module = setup.host.faulty_file();
     setup
 }
 
@@ -86,10 +87,14 @@ fn a_panic_affects_at_most_its_own_request() {
     }
     assert_eq!(reloads(&proxy), 0);
     let log = proxy.logged();
-    // Once in each of the two VMs: all of them are of one place.
+    // All of them are of one place: once in each of the two VMs, or in the process.
+    let times = match proxy.setup.host {
+        Host::Wasm => 2,
+        Host::Module => 1,
+    };
     assert_eq!(
         log.matches("internal error, please report it").count(),
-        2,
+        times,
         "{log}"
     );
     assert!(log.contains("src/fault.rs:"), "{log}");
@@ -194,10 +199,11 @@ fn after_a_trap_on_the_main_thread_a_worker_polls() {
 
 #[test]
 fn a_release_has_no_fault_injection() {
-    let has = |module: &str| {
-        let module = std::fs::read(path_of(module)).unwrap();
+    let has = |module: &Path| {
+        let module = std::fs::read(module).unwrap();
         memchr::memmem::find(&module, b"x-epp-fault").is_some()
     };
-    assert!(has("EPP_WASM_FAULTS"), "the check sees nothing");
-    assert!(!has("EPP_WASM"));
+    let host = Host::of_environment();
+    assert!(has(&host.faulty_file()), "the check sees nothing");
+    assert!(!has(&host.file()));
 }

@@ -10,7 +10,6 @@ use crate::client::{complete, explain, post, raw};
 use crate::proxy::{Proxy, Setup};
 use crate::stream::{Connection, Http, Upload};
 use crate::ticks::wait_for_statistics;
-use envoy_harness::path_of;
 
 #[path = "../memory/bodies.rs"]
 mod bodies;
@@ -194,7 +193,7 @@ fn faulty(token_ms: u64) -> (Sim, Proxy) {
     };
     let sim = Sim::start(2, &settings).unwrap();
     let mut setup = Setup::new(&sim.addresses(), LLM_D);
-    setup.module = path_of("EPP_WASM_FAULTS");
+    setup.module = setup.host.faulty_file();
     let proxy = setup.start();
     (sim, proxy)
 }

@@ -11,7 +11,6 @@ use crate::proxy::{Proxy, Setup};
 use crate::stream::{Connection, Http};
 use crate::uploads::{arrives_whole, completion, Model, Way, FIRST_PART_BYTES, UPLOAD_BYTES, WAYS};
 use crate::witness::{RespondWhen, Witness};
-use envoy_harness::path_of;
 
 /// The pause of an upload: well beyond `bodyTimeout` in these tests and a tick.
 const PAUSE: Duration = Duration::from_millis(300);
@@ -159,7 +158,7 @@ fn an_upload_that_has_paused_is_retried_whole() {
 fn a_panic_at_the_end_of_an_upload_that_has_paused_loses_no_byte() {
     let witness = Witness::start(RespondWhen::AtTheEnd);
     let mut setup = setup(&witness, json!({}));
-    setup.module = path_of("EPP_WASM_FAULTS");
+    setup.module = setup.host.faulty_file();
     let proxy = setup.start();
     // Its JSON does not end, or it would leave with its last brace.
     let body = &completion(Model::Last, UPLOAD_BYTES)[..FIRST_PART_BYTES];

@@ -100,7 +100,7 @@ fn requests_in_flight_are_counted_over_all_workers_until_they_end() {
 fn after_a_trap_a_worker_receives_the_prefix_index_of_the_others() {
     let sim = Sim::start(8, &Settings::default()).unwrap();
     let mut setup = Setup::new(&sim.addresses(), &scorer("prefix-cache-scorer"));
-    setup.module = path_of("EPP_WASM_FAULTS");
+    setup.module = setup.host.faulty_file();
     setup.status_page = true;
     let proxy = setup.start();
     wait_until_vms_share(&proxy, 2);
@@ -140,7 +140,7 @@ fn requests_that_a_trapped_worker_held_are_no_longer_counted() {
         "{type: prefix-cache-scorer}, {type: envoy-proxy, parameters: {bodyTimeout: 60s}}";
     let config = document(plugins, "{pluginRef: prefix-cache-scorer}");
     let mut setup = Setup::new(&sim.addresses(), &config);
-    setup.module = path_of("EPP_WASM_FAULTS");
+    setup.module = setup.host.faulty_file();
     let proxy = setup.start();
     let mut uploads = Vec::new();
     for _ in 0..3 {
@@ -227,7 +227,7 @@ fn an_upgraded_module_receives_the_prefix_index_of_the_previous_one() {
     let installed = |proxy: &Proxy| proxy.logged().matches("in force").count();
     let before = installed(&proxy);
     // Other code makes other VMs, beside the former ones until their listener is drained.
-    proxy.setup.module = path_of("EPP_WASM_FAULTS");
+    proxy.setup.module = proxy.setup.host.faulty_file();
     proxy.set_config(&config);
     proxy.wait_until("the new module is installed", || installed(&proxy) > before);
     proxy.wait_until("the former one gets no more connections", || {
@@ -245,7 +245,7 @@ fn an_upgraded_module_receives_the_prefix_index_of_the_previous_one() {
 fn unrecognized_values_are_counted_and_replaced() {
     let sim = Sim::start(8, &Settings::default()).unwrap();
     let mut setup = Setup::new(&sim.addresses(), &scorer("prefix-cache-scorer"));
-    setup.module = path_of("EPP_WASM_FAULTS");
+    setup.module = setup.host.faulty_file();
     setup.workers = 2;
     setup.status_page = true;
     let proxy = setup.start();

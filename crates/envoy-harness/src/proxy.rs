@@ -223,6 +223,12 @@ impl Proxy {
         self.write_listener();
     }
 
+    /// Removes the filters.
+    pub fn remove_filters(&mut self) {
+        self.setup.configs.clear();
+        self.write_listener();
+    }
+
     /// Changes the module.
     pub fn set_module(&mut self, module: &Path) {
         self.setup.module = module.to_owned();

@@ -3,9 +3,9 @@
 use build_stamp::{Placeholder, Stamp};
 use epp_core::metrics::definitions::BUILD_INFO;
 use epp_core::metrics::labels::Build;
-use epp_core::metrics::{self, MetricId, MetricKind, MetricUpdate};
+use epp_core::metrics::{self, MetricKind};
 
-use super::statistics::{Sample, Statistics};
+use super::statistics::Sample;
 
 /// `scripts/module` fills it in after linking.
 static STAMP: Placeholder = Placeholder::new(env!("CARGO_PKG_VERSION"));
@@ -32,9 +32,6 @@ pub fn metric() -> Option<Sample> {
         envoy: "unknown",
         tested: false,
     };
-    let (id, name) = (MetricId(0), metrics::without_pool(&BUILD_INFO, labels));
-    let kind = MetricKind::Gauge;
-    let mut statistics = Statistics::default();
-    statistics.take(MetricUpdate::Define { id, kind, name });
-    statistics.take(MetricUpdate::Set { id, value: 1 })
+    let name = metrics::without_pool(&BUILD_INFO, labels);
+    Sample::of(name, MetricKind::Gauge, 1)
 }

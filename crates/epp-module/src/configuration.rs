@@ -9,6 +9,9 @@ pub fn load(text: &[u8]) -> Option<Loaded> {
         Ok(loaded) => Some(loaded),
         Err(rejected) => {
             log_problems(log::Level::Error, "invalid ", &rejected.errors);
+            log::error!(
+                "EndpointPickerConfig refused: if another one is in force, it stays in force"
+            );
             None
         }
     }

@@ -191,6 +191,13 @@ impl FakeFilter {
         hooks::envoy_dynamic_module_on_http_filter_response_headers(filter, ours, true);
     }
 
+    /// A part of the response's body has come.
+    pub fn response_body(&mut self, part: &str) {
+        self.received = part.into();
+        let (filter, ours) = self.pointers();
+        hooks::envoy_dynamic_module_on_http_filter_response_body(filter, ours, true);
+    }
+
     /// Runs the hook for which the stream was woken.
     pub fn schedule(&mut self) {
         let (filter, ours) = self.pointers();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::abi::{CalloutRefused, Config};
 use super::body::Body;
-use super::guard::{self, lock, Callback};
+use super::guard::{self, lock, lock_soon, Callback};
 use super::pool::Pool;
 use super::seat::Seat;
 use epp_core::picker::{Fetch, FetchError, FetchId};
@@ -34,7 +34,12 @@ impl Pool {
     /// Begins the fetches that wait, as callouts of the configuration of this number.
     pub fn begin_fetches(&self, config: &Config, number: u64) {
         for (worker, seat) in self.seats.iter().enumerate() {
-            let orders = lock(seat).orders();
+            // What one waits for that is stuck, or busy, is begun another time.
+            let Some(mut waiting) = lock_soon(seat) else {
+                continue;
+            };
+            let orders = waiting.orders();
+            drop(waiting);
             for (id, fetch, timeout) in orders {
                 let callout = Callout { worker, id, fetch };
                 match begin(config, seat, &callout.fetch, timeout) {
@@ -99,6 +104,8 @@ fn begin(
 
 /// Hands the result of a callout to the picker that waits for it.
 fn hand(seat: &mut Seat, callout: &Callout, response: Result<Response<'_>, FetchError>) {
+    #[cfg(any(test, feature = "fault-injection"))]
+    super::fault::inject(Callback::CalloutResponse.name(), super::fault::ANYWHERE);
     let now = seat.read_clock();
     let mut body = Body::default();
     let checked = response.and_then(|response| {

@@ -1,11 +1,12 @@
 //! The net under hooks, where panics end. Without it a panic would end Envoy.
 //!
 //! No line of this crate is meant to panic (the lints deny it), so a caught panic is a defect. It is logged with its
-//! place and counted; the request that it struck is handled by the failure mode.
+//! place, once, and counted; the request that it struck is handled by the failure mode.
 
 use std::panic::{catch_unwind, set_hook, take_hook, AssertUnwindSafe};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError, TryLockError};
+use std::thread::sleep;
+use std::time::Duration;
 
 pub use epp_envoy::Callback;
 
@@ -19,44 +20,44 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Has panics logged.
+/// Locks, unless another thread holds the lock for long: that one is stuck, and this one must not be stuck with it.
+pub fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    /// In steps of [`STEP`]: longer than any hook takes, and shorter than a tick.
+    const STEPS: u32 = 20;
+    const STEP: Duration = Duration::from_millis(1);
+    for _ in 0..STEPS {
+        match mutex.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => sleep(STEP),
+        }
+    }
+    None
+}
+
+/// Has each place that panics logged, once.
 pub fn log_panics() {
-    /// More than this need no further lines.
-    const MAX_LOGGED: u32 = 16;
-    static LOGGED: AtomicU32 = AtomicU32::new(0);
+    /// More defects than this need no further lines.
+    const MAX_LOGGED_PLACES: usize = 16;
+    static SEEN: Mutex<Vec<(String, u32)>> = Mutex::new(Vec::new());
     static SET: Once = Once::new();
     SET.call_once(|| {
         let before = take_hook();
         set_hook(Box::new(move |panic| {
-            if LOGGED.fetch_add(1, Ordering::Relaxed) < MAX_LOGGED {
+            let place = panic.location();
+            let place = place.map_or_else(Default::default, |place| {
+                (place.file().to_owned(), place.line())
+            });
+            let mut seen = lock(&SEEN);
+            let new = seen.len() < MAX_LOGGED_PLACES && !seen.contains(&place);
+            if new {
+                seen.push(place);
+            }
+            drop(seen);
+            if new {
                 log::error!("internal error, please report it: {panic}");
             }
             before(panic);
         }));
     });
-}
-
-#[cfg(test)]
-pub use injection::{inject_panic, panic_at};
-
-#[cfg(test)]
-mod injection {
-    use std::cell::Cell;
-
-    thread_local! {
-        static PLACE: Cell<&'static str> = const { Cell::new("") };
-    }
-
-    /// Has the next hook of this thread panic that comes to this place.
-    pub fn inject_panic(place: &'static str) {
-        PLACE.set(place);
-    }
-
-    /// Panics if this place was chosen.
-    pub fn panic_at(place: &'static str) {
-        if PLACE.get() == place {
-            PLACE.set("");
-            panic!("injected at {place}");
-        }
-    }
 }

@@ -22,6 +22,8 @@ mod body;
 mod build;
 mod clock;
 mod configuration;
+#[cfg(any(test, feature = "fault-injection"))]
+mod fault;
 mod fetches;
 mod guard;
 mod hooks;
@@ -33,5 +35,7 @@ mod stream;
 
 #[cfg(test)]
 mod fake_envoy;
+#[cfg(test)]
+mod soak;
 #[cfg(test)]
 mod tests;

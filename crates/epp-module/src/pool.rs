@@ -8,10 +8,12 @@ use super::build;
 use super::clock::Clock;
 use super::configuration::load;
 use super::fetches::Callout;
-use super::guard::{catch, lock, Callback};
+use super::guard::{catch, lock, lock_soon, Callback};
 use super::seat::Seat;
 use super::statistics::{Defined, Sample};
 use epp_core::config::Loaded;
+use epp_core::metrics::definitions::REJECTED_CONFIGURATIONS;
+use epp_core::metrics::MetricKind;
 use epp_envoy::logging::log_problems;
 use epp_sync::InProcess;
 
@@ -69,7 +71,12 @@ pub fn configure(config: Config, name: &str, text: &[u8]) -> Option<Role> {
     if name == PAGE {
         return Some(Role::Page);
     }
-    let Loaded { plan, warnings } = load(text)?;
+    #[cfg(any(test, feature = "fault-injection"))]
+    super::fault::inject(Callback::Configure.name(), super::fault::ANYWHERE);
+    let Some(Loaded { plan, warnings }) = load(text) else {
+        count_refused(name);
+        return None;
+    };
     if abi::validates() {
         return Some(Role::Validated);
     }
@@ -88,6 +95,18 @@ pub fn configure(config: Config, name: &str, text: &[u8]) -> Option<Role> {
     log_problems(log::Level::Warn, "", &warnings);
     log::info!("EndpointPickerConfig in force: {}", plan.summary());
     Some(Role::Pool(pool, number))
+}
+
+/// Counts a configuration that was refused, in the metrics of one that is in force: Envoy drops those of the refused one
+/// with it.
+fn count_refused(name: &str) {
+    let pools = lock(&POOLS);
+    let own = pools.iter().find(|pool| pool.name == name);
+    if let Some(pool) = own.or(pools.first()) {
+        let name = REJECTED_CONFIGURATIONS.name().to_owned();
+        lock(&pool.samples).extend(Sample::of(name, MetricKind::Counter, 1));
+        pool.export();
+    }
 }
 
 /// Envoy gives a configuration up, on any thread. The last one of a pool takes that with it.
@@ -207,7 +226,10 @@ impl Pool {
     pub fn tick(&self) -> bool {
         let (mut exchanges, mut wakes) = (false, false);
         for seat in &self.seats {
-            let mut seat = lock(seat);
+            // Others do not wait for a worker that is stuck.
+            let Some(mut seat) = lock_soon(seat) else {
+                continue;
+            };
             seat.tick();
             // This runs the picker, too: a panic must not end the thread.
             let ended = catch(|| {
@@ -229,8 +251,8 @@ impl Pool {
 
     /// Exchanges counts in flight between the workers, between two ticks.
     pub fn exchange(&self) {
-        for seat in &self.seats {
-            lock(seat).exchange();
+        for mut seat in self.seats.iter().filter_map(lock_soon) {
+            seat.exchange();
         }
     }
 

@@ -233,6 +233,8 @@ impl Seat {
     }
 
     fn try_tick(&mut self) {
+        #[cfg(any(test, feature = "fault-injection"))]
+        super::fault::inject_tick(super::fault::address(self), self.picker.peers().polls());
         let now = self.read_clock();
         self.picker.set_host_state(HostState {
             memory_bytes: 0,

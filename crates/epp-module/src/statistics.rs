@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use super::abi::{Config, MetricKind};
-use epp_core::metrics::definitions::{Description, CATALOGUE};
+use epp_core::metrics::definitions::CATALOGUE;
 use epp_core::metrics::{self, MetricId, MetricUpdate};
 
 /// A metric of Envoy's: one of the catalogue, or a part of a histogram.
@@ -31,10 +31,7 @@ impl Families {
 
     fn new() -> Self {
         let mut list = Vec::new();
-        // Envoy shows a metric without labels at once. The only one counts configurations that were refused, whose metrics
-        // Envoy drops with them.
-        let labelled = |metric: &&Description| metric.of_pool || !metric.labels.is_empty();
-        for metric in CATALOGUE.iter().filter(labelled) {
+        for metric in CATALOGUE {
             let pool: &[&'static str] = if metric.of_pool { &["pool"] } else { &[] };
             let labels = [pool, metric.labels].concat();
             let mut add = |part: &str, kind, more: &[&'static str]| {
@@ -102,6 +99,15 @@ pub struct Sample {
 /// The series of one picker by its numbers.
 #[derive(Debug, Default)]
 pub struct Statistics(Vec<Option<Arc<Series>>>);
+
+impl Sample {
+    /// Returns a value of a series by its name, outside of pickers.
+    pub fn of(name: String, kind: metrics::MetricKind, value: u64) -> Option<Self> {
+        let (id, mut statistics) = (MetricId(0), Statistics::default());
+        statistics.take(MetricUpdate::Define { id, kind, name });
+        statistics.take(MetricUpdate::Set { id, value })
+    }
+}
 
 impl Statistics {
     /// Takes an update of the picker's. Returns the value to export, if that is one.

@@ -6,6 +6,8 @@ use std::sync::Mutex;
 use super::abi::{Attribute, Chunks, Filter, Map, Part};
 use super::body::Body;
 use super::build;
+#[cfg(any(test, feature = "fault-injection"))]
+use super::fault;
 use super::guard::{self, lock, Callback};
 use super::pool::{self, Role};
 use super::seat::{read_clock, Message, Seat};
@@ -160,9 +162,27 @@ impl Stream {
         };
         let mut seat = lock(seat);
         seat.close(id);
-        if guard::catch(|| seat.settle()).is_none() {
+        let settled = guard::catch(|| {
+            #[cfg(any(test, feature = "fault-injection"))]
+            fault::inject(Callback::Delete.name(), fault::address(self));
+            seat.settle();
+        });
+        if settled.is_none() {
             seat.count_panic(Callback::Delete);
         }
+        #[cfg(any(test, feature = "fault-injection"))]
+        fault::disarm(fault::address(self));
+    }
+
+    /// Injects the fault that the request's header names for this hook, if there is one.
+    #[cfg(any(test, feature = "fault-injection"))]
+    fn inject(&self, callback: Callback, seat: &Seat, filter: &Filter<'_>) {
+        let stream = fault::address(self);
+        let asked = filter.header(Map::Request, fault::HEADER);
+        if let (Callback::RequestHeaders, Some(value)) = (callback, asked) {
+            fault::arm(value, stream, fault::address(seat));
+        }
+        fault::inject(callback.name(), stream);
     }
 
     fn seat(&self) -> Option<&Mutex<Seat>> {
@@ -187,7 +207,11 @@ impl Stream {
             return Verdict::Unchanged;
         }
         let mut seat = lock(seat);
-        let outcome = guard::catch(|| act(&mut seat, &mut state, filter));
+        let outcome = guard::catch(|| {
+            #[cfg(any(test, feature = "fault-injection"))]
+            self.inject(callback, &seat, filter);
+            act(&mut seat, &mut state, filter)
+        });
         let verdict = outcome.unwrap_or_else(|| state.recover(callback, &mut seat, filter));
         state.replied |= matches!(verdict, Verdict::Reply(_));
         verdict

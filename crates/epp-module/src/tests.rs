@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::fake_envoy::{FakeConfig, FakeFilter, LOG};
-use super::guard::inject_panic;
 
 const DESTINATION: &str = "x-gateway-destination-endpoint";
 
@@ -44,7 +43,13 @@ fn configured(name: &str, document: &str) -> Box<FakeConfig> {
 }
 
 fn post(config: &FakeConfig) -> Box<FakeFilter> {
+    post_with(config, "")
+}
+
+/// A request that gets this fault injected.
+fn post_with(config: &FakeConfig, fault: &str) -> Box<FakeFilter> {
     let headers = [
+        (super::fault::HEADER, fault),
         (":path", "/v1/completions"),
         (":method", "POST"),
         ("content-type", "application/json"),
@@ -98,8 +103,7 @@ fn a_panic_ends_in_the_failure_mode() {
         ("open body", open, "body"),
     ] {
         let config = configured(name, &listed("prefix-cache-scorer", extra));
-        let mut filter = post(&config);
-        inject_panic(place);
+        let mut filter = post_with(&config, &format!("panic@request_{place}"));
         let held = filter.headers(false);
         let action = filter.body("{}", true);
         let closes = extra.is_empty();
@@ -141,12 +145,16 @@ fn a_document_that_is_not_valid_is_refused_with_its_problem_in_the_log() {
 
 #[test]
 fn a_configuration_that_envoy_takes_back_gives_way_to_the_one_before() {
+    let refused = |config: &FakeConfig| config.metric("epp_wasm_rejected_configurations_total");
     let body_is_read = |config: &FakeConfig| {
         let mut filter = post(config);
         filter.headers(false)
     };
     let first = configured("reload", &listed("prefix-cache-scorer", ""));
     assert!(body_is_read(&first));
+    assert!(FakeConfig::new("reload", "kind: Pod").is_none());
+    // Another test's may be counted here, too.
+    assert!(refused(&first) >= Some(1));
     let second = FakeConfig::new("reload", &listed("queue-scorer", "")).unwrap();
     assert!(!body_is_read(&second));
     assert!(!body_is_read(&first), "there is one pool");

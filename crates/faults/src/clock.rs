@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use envoy_harness::path_of;
+use envoy_harness::host::Host;
 
 /// A wall clock that runs with the system's, ahead of it by an offset.
 pub struct Clock {
@@ -18,7 +18,7 @@ pub struct Clock {
 impl Clock {
     /// Creates a clock with offset 0. It compiles `clock.c` with the C compiler that also links Rust.
     pub fn new() -> io::Result<Self> {
-        let folder = path_of("EPP_WASM").with_file_name("faults");
+        let folder = Host::of_environment().file().with_file_name("faults");
         fs::create_dir_all(&folder)?;
         let source = folder.join("clock.c");
         fs::write(&source, include_str!("clock.c"))?;

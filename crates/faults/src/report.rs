@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use envoy_harness::host::Host;
 use envoy_harness::path_of;
 
 use crate::rows::{self, Row};
@@ -136,7 +137,7 @@ pub fn run() -> String {
     // PATH  version: COMMIT/VERSION/…
     let envoy = envoy.split("version: ").nth(1).unwrap_or_default();
     let envoy = envoy.split('/').nth(1).unwrap_or_default();
-    let module = fs::metadata(path_of("EPP_WASM")).map_or(0, |data| data.len() >> 10);
+    let module = fs::metadata(Host::of_environment().file()).map_or(0, |data| data.len() >> 10);
     format!(
         "{}, {cpus} × {}, {:.0} GB, Linux {}, load average {load} before it began, Envoy {envoy}, module of {module} KiB at commit {}",
         output_of("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),

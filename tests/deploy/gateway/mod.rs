@@ -210,7 +210,12 @@ fn the_status_page_shows_the_pool() {
 /// No label was left in a metric's name, and Envoy Gateway's own labels are still there.
 fn labels_are_labels(page: &str) {
     let ours = |line: &&str| line.starts_with("epp_wasm_") || line.starts_with("llm_d_epp_");
-    let of_pool = |line: &&str| line.contains(POOL) || line.starts_with("epp_wasm_build_info");
+    let without = [
+        "epp_wasm_build_info",
+        "epp_wasm_rejected_configurations_total",
+    ];
+    let of_pool =
+        |line: &&str| line.contains(POOL) || without.iter().any(|name| line.starts_with(name));
     let lines: Vec<&str> = page.lines().filter(ours).collect();
     assert!(lines.len() > 6 && lines.iter().all(of_pool), "{lines:?}");
     assert!(page

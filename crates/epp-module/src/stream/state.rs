@@ -70,8 +70,6 @@ pub struct State {
 impl State {
     /// The request's headers have come, and it is the pool's.
     pub fn begin(&mut self, seat: &mut Seat, filter: &mut Filter<'_>, end: bool) -> Verdict {
-        #[cfg(test)]
-        guard::panic_at("headers");
         self.ended = end;
         let Some(spoofed) = self.read_headers(seat, filter) else {
             return self.fail(seat, filter);
@@ -131,8 +129,6 @@ impl State {
         let Some(id) = self.id else {
             return Verdict::Unchanged;
         };
-        #[cfg(test)]
-        guard::panic_at("body");
         let mut body = self.shown(filter);
         let end = body.available().end;
         seat.hand(|picker, now| picker.request_body(now, id, &mut body));

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use envoy_harness::path_of;
+use envoy_harness::host::Host;
 
 use super::{Form, Row};
 use crate::stage::{document, Plan, DRAIN_SECONDS};
@@ -26,7 +26,7 @@ pub const ROWS: &[Row] = &[
     },
     Row {
         name: "module upgraded",
-        what: "the listener changes to another .wasm file, and back after 4 s (long form: and is drained)",
+        what: "the listener changes to another file of the module, and back after 4 s (long form: and is drained)",
         epp: "not measured",
         play: upgraded,
     },
@@ -69,13 +69,17 @@ fn bad(_: &Form) -> Measured {
     measured
 }
 
-/// Writes the module with a custom section at its end, which changes only its hash. Returns the path.
-fn another_version() -> PathBuf {
+/// Writes the module with a custom section at its end, which changes only its hash. Returns the path. In a dynamic module it
+/// belongs to no section.
+fn another_version(host: Host) -> PathBuf {
     let name = b"version";
-    let mut module = fs::read(path_of("EPP_WASM")).unwrap();
+    let mut module = fs::read(host.file()).unwrap();
     module.extend([0, 1 + name.len() as u8, name.len() as u8]);
     module.extend(name);
-    let path = path_of("EPP_WASM").with_file_name("epp_wasm_next.wasm");
+    let path = host.file().with_file_name(match host {
+        Host::Wasm => "epp_wasm_next.wasm",
+        Host::Module => "libepp_next.so",
+    });
     fs::write(&path, module).unwrap();
     path
 }
@@ -86,9 +90,10 @@ fn upgraded(form: &Form) -> Measured {
     // taken six seconds on a busy machine. Its default is ten minutes.
     plan.setup.drain_seconds = 30;
     let mut stage = plan.start();
-    stage.proxy.set_module(&another_version());
+    let host = stage.proxy.setup.host;
+    stage.proxy.set_module(&another_version(host));
     stage.run(Duration::from_secs(4));
-    stage.proxy.set_module(&path_of("EPP_WASM"));
+    stage.proxy.set_module(&host.file());
     stage.run(Duration::from_secs(if form.long { 34 } else { 4 }));
     let updates = stage.proxy.stat("listener_manager.lds.update_success");
     // The module is compiled twice, each time on one of two cores: responses are slower meanwhile.

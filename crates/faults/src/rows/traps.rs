@@ -5,7 +5,6 @@
 use std::time::{Duration, Instant};
 
 use envoy_harness::client::post;
-use envoy_harness::path_of;
 use serde_json::json;
 
 use super::Row;
@@ -33,7 +32,7 @@ const RECOVERED_WITHIN: Duration = Duration::from_secs(2);
 
 fn start() -> Stage {
     let mut plan = Plan::new(4);
-    plan.setup.module = path_of("EPP_WASM_FAULTS");
+    plan.setup.module = plan.setup.host.faulty_file();
     plan.start()
 }
 

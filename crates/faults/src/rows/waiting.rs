@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use envoy_harness::client::send;
-use envoy_harness::path_of;
 use envoy_harness::proxy::Proxy;
 use fake_model_server::{Settings, Sim};
 use serde_json::json;
@@ -381,7 +380,7 @@ const MAX_BEFORE_RECREATED: usize = 20;
 
 fn trap(_: &Form) -> Measured {
     let mut plan = plan();
-    plan.setup.module = path_of("EPP_WASM_FAULTS");
+    plan.setup.module = plan.setup.host.faulty_file();
     // Those that the lost VM had get no response.
     plan.mix.patience = seconds(6);
     let mut stage = start(plan);
@@ -404,7 +403,7 @@ const MIN_MEANWHILE: usize = 40;
 
 fn worker_stuck(_: &Form) -> Measured {
     let mut plan = plan();
-    plan.setup.module = path_of("EPP_WASM_FAULTS");
+    plan.setup.module = plan.setup.host.faulty_file();
     let stage = start(plan);
     let computed = |stage: &Stage| -> usize { stage.sim.pods().map(|pod| pod.seen().len()).sum() };
     let before = computed(&stage);

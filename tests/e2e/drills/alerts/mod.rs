@@ -364,7 +364,7 @@ fn alerts_about_envoys_fire_in_their_drills_and_never_before() {
     );
     let [mut first, mut second] = [&sims[0], &sims[1]].map(|sim| {
         let mut setup = Setup::new(&sim.addresses(), &config);
-        setup.module = path_of("EPP_WASM_FAULTS");
+        setup.module = setup.host.faulty_file();
         setup
     });
     first.configs = vec![cached()];
