@@ -119,7 +119,7 @@ impl Prompts {
         anchor?.first()
     }
 
-    /// Writes something that depends on the key. The anchor, which is to be the same in every proxy, leaves it out.
+    /// Writes something that depends on the key. The anchor must be the same in every proxy, so it does not include this.
     pub fn write_keyed(&mut self, write: impl FnOnce(&mut Self)) {
         let anchor = self.has_anchor.then(|| self.streams.pop()).flatten();
         write(self);

@@ -331,11 +331,6 @@ impl Pool {
         self.loads.get(slot.index()).copied().unwrap_or_default()
     }
 
-    /// Returns the requests and tokens in flight of all slots; none where no endpoint is.
-    pub fn loads(&self) -> &[InFlight] {
-        &self.loads
-    }
-
     /// Sets the requests and tokens in flight at the endpoint in a slot.
     pub fn set_load(&mut self, slot: Slot, load: InFlight) {
         if let Some(place) = self.loads.get_mut(slot.index()) {

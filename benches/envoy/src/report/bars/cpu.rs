@@ -124,7 +124,7 @@ const BARS: [Most; 12] = [
         case: "gate",
         beside: "epp-wasm",
         added: 3.0,
-        reason: "a request that need not wait takes 7,000 instructions more (`scripts/instructions`), about 2 µs",
+        reason: "a request that need not wait is queued and sent in the same event, and measured against what is in flight",
         ..WASM
     },
 ];

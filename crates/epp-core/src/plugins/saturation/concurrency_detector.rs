@@ -136,13 +136,12 @@ impl Filter for ConcurrencyDetector {
             (self.mode == Mode::Tokens || f64::from(load.requests) < requests)
                 && (self.mode == Mode::Requests || (load.tokens as f64) < tokens)
         };
+        let has_room = |slot: Slot| has_room(&cycle.pool.load(slot));
         // Each request asks, and mostly no endpoint is full.
-        if cycle.pool.loads().iter().all(has_room) {
+        if candidates.iter().all(|slot| has_room(*slot)) {
             return;
         }
-        keep(cycle, candidates, self.all_if_none, &|slot, _| {
-            has_room(&cycle.pool.load(slot))
-        });
+        keep(cycle, candidates, self.all_if_none, &|slot, _| has_room(slot));
     }
 
     fn needs(&self) -> Needs {

@@ -9,14 +9,15 @@
 //!
 //! An endpoint with more requests in flight from this gateway than `loadFactor` times the mean of the candidates (a mean
 //! below 1 counts as 1) is passed over, so that the next one in the order of the hashes takes its place. All requests of
-//! a client can begin alike and so point to one endpoint, as with any prefix affinity; this bounds what it gets.
+//! a client can begin alike and so point to one endpoint, as with any prefix affinity. `loadFactor` bounds what this scorer
+//! sends there; what the prefix scorer sends there is bounded by the scorers of load only.
 //!
 //! Score: 1 for the first endpoint in the order of the hashes, 1/4 and 1/16 for the next two, 0 for all others; 0 for all
 //! if there is no prompt.
 //!
 //! | name | default | meaning |
 //! |---|---|---|
-//! | `anchorBlocks` | 8 | length of the anchor in blocks of 64 tokens (256 bytes); a shorter prompt is hashed as a whole. Several of these scorers use the longest anchor |
+//! | `anchorBlocks` | 8 | length of the anchor in blocks of 64 tokens (256 bytes), 1 to 1024; a shorter prompt is hashed as a whole. Bodies are read at least as far as that. Several of these scorers use the longest anchor |
 //! | `loadFactor` | 2 | requests in flight above which an endpoint is passed over, as a multiple of the mean, from 1 |
 //!
 //! ```yaml
@@ -40,6 +41,9 @@ pub const TYPE: PluginType = PluginType {
 /// learn it at different times.
 const BLOCK_BYTES: u32 = 256;
 
+/// A quarter of what is read of a body by default before its request is decided, so that a prompt has an anchor by then.
+const MAX_ANCHOR_BLOCKS: i64 = 1_024;
+
 /// Endpoints that score above 0.
 const RANKS: usize = 3;
 
@@ -50,9 +54,9 @@ struct PrefixRendezvousScorer {
 }
 
 fn build(build: &mut Build<'_, '_>) -> Capabilities {
-    let blocks = build.fields.positive("anchorBlocks", 8);
+    let blocks = build.fields.whole("anchorBlocks", 8, (1, MAX_ANCHOR_BLOCKS));
     Capabilities::scorer(PrefixRendezvousScorer {
-        anchor_bytes: blocks.saturating_mul(BLOCK_BYTES),
+        anchor_bytes: blocks as u32 * BLOCK_BYTES,
         load_factor: build.fields.number("loadFactor", 2.0, (1.0, f64::MAX)),
     })
 }

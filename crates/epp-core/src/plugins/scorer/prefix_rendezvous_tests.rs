@@ -153,8 +153,11 @@ fn without_a_prompt_or_with_few_endpoints_there_are_fewer_scores() {
 #[test]
 fn the_parameters_are_checked() {
     let kind = TYPE.name;
-    let error = refused(kind, "{anchorBlocks: 0}");
-    assert!(error.contains("plugins[0].parameters.anchorBlocks"), "{error}");
+    for blocks in ["0", "1025"] {
+        let error = refused(kind, &format!("{{anchorBlocks: {blocks}}}"));
+        assert!(error.contains("plugins[0].parameters.anchorBlocks"), "{error}");
+        assert!(error.contains("from 1 to 1024"), "{error}");
+    }
     assert!(error.contains("at least 1"), "{error}");
     let error = refused(kind, "{loadFactor: 0.5}");
     assert!(error.contains("plugins[0].parameters.loadFactor"), "{error}");
