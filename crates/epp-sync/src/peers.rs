@@ -1,7 +1,7 @@
 //! The exchange between the workers of one Envoy with each tick: the latest updates of their indexes, their requests
 //! in flight, and the whole index for a worker that starts.
 
-use epp_core::picker::peers::IndexPeer;
+use epp_core::picker::peers::{EndpointLoad, IndexPeer};
 
 use crate::handover::Handover;
 use crate::journal::{Journal, PeerJournal};
@@ -168,9 +168,16 @@ impl Peers {
     }
 
     fn set_peer_loads(&mut self, counts: bool, picker: &mut dyn IndexPeer) {
-        let live = self.workers.live().filter(|_| counts);
-        let mut loads = live.map(|peer| peer.presence.loads.as_slice());
-        picker.set_peer_loads(&mut loads);
+        let live = self.workers.live();
+        if counts {
+            let mut loads = live.map(|peer| peer.presence.loads.as_slice());
+            return picker.set_peer_loads(&mut loads);
+        }
+        // No decision is based on these, but the VM that polls does so for all: pages of endpoints with requests do not
+        // become rarer.
+        let loads = live.flat_map(|peer| &peer.presence.loads);
+        let pages: Vec<EndpointLoad> = loads.map(needs_page).collect();
+        picker.set_peer_loads(&mut std::iter::once(pages.as_slice()));
     }
 
     /// Tells the picker what waits at the others. That is done with each look at them, whether or not it brings news:
@@ -278,6 +285,16 @@ impl Peers {
         }
         self.handover.observe_donor(donor_present);
         (requesters, sends)
+    }
+}
+
+/// Returns a load that says no more than that the endpoint's page is needed.
+fn needs_page(load: &EndpointLoad) -> EndpointLoad {
+    EndpointLoad {
+        slot: load.slot,
+        tag: load.tag,
+        needs_page: true,
+        ..EndpointLoad::default()
     }
 }
 

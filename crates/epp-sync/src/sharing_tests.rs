@@ -2,7 +2,7 @@
 
 use epp_core::body::SliceBody;
 use epp_core::config;
-use epp_core::picker::{Effect, ExchangeId, Head, ResponseOrigin, Upstream};
+use epp_core::picker::{Effect, ExchangeId, Fetched, Head, ResponseOrigin, Upstream};
 use epp_core::prefix::key::Secret;
 use epp_core::scheduling::Slot;
 use epp_core::time::Timestamp;
@@ -391,4 +391,49 @@ fn sessions_stay_at_their_endpoints_in_all_workers_and_in_one_that_starts() {
         new.tick(&mut memory);
     }
     assert_eq!(send_sessions(&mut new), placed);
+}
+
+/// Returns the pages that a serving picker fetches in 10 s while only another one has requests in flight.
+fn pages_for_the_other(settings: &str) -> usize {
+    let document = QUEUE.replace("plugins:\n", &format!("plugins:\n{settings}"));
+    let mut memory = InProcess::default();
+    let mut vms = [1, 2].map(|number| Vm::start(&document, number, &mut memory));
+    let mut now = NOW;
+    let mut run = |vms: &mut [Vm], seconds: u64| {
+        let mut pages = 0;
+        for _ in 0..seconds * 20 {
+            now = now.after(std::time::Duration::from_millis(50));
+            for Vm { picker, sharing } in vms.iter_mut() {
+                sharing.before_tick(picker, &mut memory);
+                picker.tick(now);
+                sharing.after_tick(picker, &mut memory, now);
+                while let Some(effect) = picker.poll_effect() {
+                    if let Effect::Fetch { id, .. } = effect {
+                        pages += 1;
+                        let mut page = SliceBody::whole(b"vllm:num_requests_waiting 7\n");
+                        picker.fetched(now, id, Ok(Fetched::Page(&mut page)));
+                    }
+                }
+            }
+        }
+        pages
+    };
+    for vm in &mut vms {
+        vm.ask(1);
+        vm.picker.closed(NOW, ExchangeId(1));
+    }
+    run(&mut vms, 20);
+    let polls = vms.iter_mut().position(|vm| vm.picker.peers().polls());
+    let other = 1 - polls.unwrap();
+    (10..30).for_each(|id| vms[other].ask(id));
+    run(&mut vms, 10)
+}
+
+#[test]
+fn requests_of_another_worker_have_pages_fetched_whether_or_not_loads_are_shared() {
+    // Two endpoints, 200 ms.
+    let shared = pages_for_the_other("");
+    let apart = "- {type: envoy-proxy, parameters: {shareState: false}}\n";
+    let apart = pages_for_the_other(apart);
+    assert!(shared >= 80 && apart >= 80, "{shared}, {apart}");
 }
