@@ -135,12 +135,12 @@ impl Monitor {
             poll_errors: Vec::new(),
             settings: Settings::default(),
         };
-        monitor.install(plan);
+        monitor.install(plan, Instant::default());
         monitor
     }
 
-    /// Puts another plan in force.
-    pub fn install(&mut self, plan: &Plan) {
+    /// Puts another plan in force. It may need what the pages that are known were not read for: all are fetched again.
+    pub fn install(&mut self, plan: &Plan, now: Instant) {
         self.needs_constants = plan.needs.only_constants();
         let cadence = plan.source.cadence(self.needs_constants);
         self.poller.set_cadence(cadence);
@@ -158,6 +158,11 @@ impl Monitor {
             interval: cadence.interval,
             staleness: plan.source.staleness,
         };
+        if self.polling {
+            self.poller.restart(now, &mut self.rng);
+            let width = self.store.pool.width() as u32;
+            (0..width).for_each(|slot| self.end_rest(Slot(slot), now));
+        }
     }
 
     /// Returns whether the plan needs no more of a page than what does not change while a server runs.
@@ -288,12 +293,8 @@ impl Monitor {
             Ok(_) => PageNews::Changed,
             Err(_) => PageNews::Unread,
         };
-        if self
-            .poller
-            .record_result(slot, news, clock.now(), &mut self.rng)
-        {
-            self.poller.hasten_all(clock.now(), &mut self.rng);
-        }
+        self.poller
+            .record_result(slot, news, clock.now(), &mut self.rng);
         self.set_poll_error(slot, found.as_ref().err().copied());
         self.revisions.metrics += 1;
         match found {
@@ -321,7 +322,7 @@ impl Monitor {
         })
     }
 
-    /// The page of an endpoint was to be kept for longer than the interval: until now it is not late.
+    /// Ends a rest: the page counts as on time until now, and is late from now on.
     fn end_rest(&mut self, slot: Slot, now: Instant) {
         let age = self.store.page_age(slot, now).unwrap_or_default();
         let rest = whole_millis(age).saturating_sub(whole_millis(self.settings.interval));
@@ -422,6 +423,7 @@ impl Monitor {
     }
 
     fn poll_pages(&mut self, now: Instant, needed: Needed<'_>, queries: &mut Vec<Query>) {
+        self.poller.hasten_all(now, &mut self.rng);
         let mut needed_again = Vec::new();
         for (slot, endpoint) in self.store.pool.iter() {
             // Of those that may not be picked, pages show whether they are back.
@@ -457,35 +459,8 @@ impl Monitor {
 
     /// Takes over the members that another picker found, in its slots.
     pub fn adopt_members(&mut self, members: Vec<(Slot, Member)>) -> Changes {
-        let mut changes = Changes::default();
         self.members_known = true;
-        let mut listed = vec![false; self.store.pool.width()];
-        for (slot, _) in &members {
-            if let Some(listed) = listed.get_mut(slot.index()) {
-                *listed = true;
-            }
-        }
-        for (index, listed) in listed.into_iter().enumerate() {
-            let slot = Slot(index as u32);
-            if !listed && self.store.pool.get(slot).is_some() {
-                self.store.remove(slot);
-                changes.left.push(slot);
-            }
-        }
-        for (slot, member) in members {
-            let known = self.store.pool.get(slot);
-            let same = known.is_some_and(|known| {
-                known.name == member.name && *known.address == *member.address
-            });
-            if !same {
-                if known.is_some() {
-                    changes.left.push(slot);
-                }
-                changes.joined.push(slot);
-            }
-            self.store.set_member(slot, &member);
-        }
-        changes
+        self.store.adopt_members(members)
     }
 }
 

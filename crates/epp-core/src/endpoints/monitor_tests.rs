@@ -251,3 +251,17 @@ fn an_endpoint_that_fails_early_in_a_long_rest_becomes_stale_as_soon_as_others()
     let after = world.now - fails_at;
     assert!((1_900..=2_300).contains(&after), "{after}");
 }
+
+/// All in the same ticks, as where each endpoint's page shows a request of another gateway.
+#[test]
+fn pages_that_end_rests_have_all_turns_walked_once_per_tick() {
+    let mut world = World::new(500, 1);
+    (0..200).for_each(|_| world.tick(0.0, 0.0));
+    assert_eq!(world.monitor.poller.walks, 0);
+    world.servers.iter_mut().for_each(|it| it.waiting += 1);
+    world.asked = 0;
+    (0..60).for_each(|_| world.tick(0.0, 0.0));
+    assert!(world.asked > 500, "{}", world.asked);
+    let walks = world.monitor.poller.walks;
+    assert!((1..=60).contains(&walks), "{walks}");
+}

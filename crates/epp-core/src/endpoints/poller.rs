@@ -1,5 +1,5 @@
 //! The polling schedule: one request per endpoint and interval for its metrics page, never two at once, spread
-//! over the interval, rarer while an endpoint does not respond, and rarer where nobody needs to know what it would say.
+//! over the interval, rarer while an endpoint does not respond, and rarer while no decision needs it.
 //!
 //! An endpoint rests while nothing is to be known of it and its page stays the same: with each such page the time to
 //! the next one doubles, up to the cadence's bound.
@@ -28,7 +28,7 @@ pub struct Cadence {
     pub longest: Duration,
 }
 
-/// Doublings of the shortest interval that make a minute of it, and more.
+/// Enough doublings to reach the longest `maxInterval` from the shortest interval.
 const MAX_DOUBLINGS: u8 = 16;
 
 /// What a page says that has come.
@@ -67,6 +67,12 @@ pub struct Poller {
     longest: u64,
     turns: Vec<Turn>,
     in_flight: usize,
+    /// Whether an endpoint has ended its rest by itself since [`Self::hasten_all`]: requests come to it that are not this
+    /// proxy's.
+    hastens: bool,
+    /// How often all turns were walked.
+    #[cfg(test)]
+    pub(super) walks: u32,
 }
 
 impl Poller {
@@ -77,6 +83,9 @@ impl Poller {
             longest: 0,
             turns: Vec::new(),
             in_flight: 0,
+            hastens: false,
+            #[cfg(test)]
+            walks: 0,
         };
         poller.set_cadence(cadence);
         poller
@@ -134,16 +143,31 @@ impl Poller {
         wakes
     }
 
-    /// Fetches the next page of each endpoint that rests within an interval: not all at once, which thousands would
-    /// hold up a worker with.
+    /// Ends all rests: the next page of each endpoint is due within an interval.
+    pub fn restart(&mut self, now: Instant, rng: &mut fastrand::Rng) {
+        for turn in &mut self.turns {
+            turn.rests = 0;
+            turn.hasten(now.after_millis(random_up_to(self.interval, rng)));
+        }
+    }
+
+    /// If an endpoint has ended its rest by itself, fetches the next page of each other one at rest within an interval:
+    /// spread over the interval, because thousands at once would hold up the worker. To be called once per tick.
     pub fn hasten_all(&mut self, now: Instant, rng: &mut fastrand::Rng) {
+        if !std::mem::take(&mut self.hastens) {
+            return;
+        }
+        #[cfg(test)]
+        {
+            self.walks += 1;
+        }
         for turn in self.turns.iter_mut().filter(|turn| turn.rests > 0) {
             let earliest = turn.asked.after_millis(self.interval).max(now);
             turn.hasten(earliest.after_millis(random_up_to(self.interval, rng)));
         }
     }
 
-    /// Returns how many milliseconds longer than the interval the page of an endpoint is kept that rests.
+    /// Returns how many milliseconds beyond the interval the page of an endpoint at rest is kept.
     pub fn rest(&self, slot: Slot) -> u64 {
         let rests = self.turns.get(slot.index()).map_or(0, |turn| turn.rests);
         self.wait(rests) - self.interval
@@ -176,18 +200,17 @@ impl Poller {
         true
     }
 
-    /// An endpoint has responded, or has not. Returns whether it has ended its rest by itself: requests come to it that
-    /// are not this proxy's.
+    /// An endpoint has responded, or has not.
     pub fn record_result(
         &mut self,
         slot: Slot,
         news: PageNews,
         now: Instant,
         rng: &mut fastrand::Rng,
-    ) -> bool {
+    ) {
         let (interval, rest) = (self.interval, self.rest(slot));
         let Some(turn) = self.turns.get_mut(slot.index()) else {
-            return false;
+            return;
         };
         if std::mem::take(&mut turn.is_asked) {
             self.in_flight = self.in_flight.saturating_sub(1);
@@ -199,18 +222,18 @@ impl Poller {
             let doubled = interval.saturating_mul(1 << turn.failures.min(8));
             let wait = doubled.min(MAX_BACKOFF.max(interval));
             turn.due = Some(now.after_millis(wait / 2 + random_up_to(wait / 2, rng)));
-            return false;
+            return;
         }
         turn.failures = 0;
         if news == PageNews::Changed || turn.is_needed {
-            return std::mem::take(&mut turn.rests) > 0;
+            self.hastens |= std::mem::take(&mut turn.rests) > 0;
+            return;
         }
         turn.rests = MAX_DOUBLINGS.min(turn.rests + 1);
         // Never later than the bound: pages are kept for no longer.
         let wait = self.longest.min((interval + rest) * 2);
         let wait = wait * 4 / 5 + random_up_to(wait / 5, rng);
         turn.due = turn.due.max(Some(turn.asked.after_millis(wait)));
-        false
     }
 }
 
@@ -351,16 +374,19 @@ mod tests {
     fn a_page_that_changes_by_itself_ends_the_rest_and_hastens_the_others() {
         let (mut poller, mut rng) = (poller(2), rng());
         let last = poll_same(&mut poller, 20_000, &mut rng).pop().unwrap();
-        let ended = poller.record_result(Slot(0), PageNews::Changed, at(last + 1), &mut rng);
-        assert!(ended);
-        let again = poller.record_result(Slot(0), PageNews::Changed, at(last + 2), &mut rng);
-        assert!(!again);
+        poller.record_result(Slot(0), PageNews::Changed, at(last + 1), &mut rng);
+        assert!(std::mem::take(&mut poller.hastens));
+        poller.record_result(Slot(0), PageNews::Changed, at(last + 2), &mut rng);
+        assert!(!poller.hastens);
         poller.record_result(Slot(1), PageNews::Same, at(last), &mut rng);
         assert!(poller.take(Slot(1), at(last), &mut rng));
         for _ in 0..9 {
             poller.record_result(Slot(1), PageNews::Same, at(last), &mut rng);
         }
         assert!(!poller.take(Slot(1), at(last + 500), &mut rng));
+        poller.hasten_all(at(last + 300), &mut rng);
+        assert!(!poller.take(Slot(1), at(last + 500), &mut rng));
+        poller.hastens = true;
         poller.hasten_all(at(last + 300), &mut rng);
         assert!(poller.take(Slot(1), at(last + 500), &mut rng));
     }
@@ -375,6 +401,7 @@ mod tests {
                 }
             }
         }
+        poller.hastens = true;
         poller.hasten_all(at(21_000), &mut rng);
         let mut per_tick = Vec::new();
         for now in (21_000..21_450).step_by(50) {

@@ -41,7 +41,7 @@ pub struct Condition {
     pub scraped: Option<Timestamp>,
     /// Failed scrapes since then.
     pub failures: u32,
-    /// How many milliseconds longer than the interval the next page may take: the endpoint rests.
+    /// How many milliseconds beyond the interval the page is kept: the endpoint is at rest.
     pub rest: u64,
 }
 
@@ -98,6 +98,38 @@ impl EndpointStore {
         // Only now: a slot that falls vacant is not given to another member in the same step, so
         // that everything that refers to it sees it leave before it is used again.
         changes.left.iter().for_each(|slot| self.remove(*slot));
+        changes
+    }
+
+    /// Takes over the members that another picker found, in its slots.
+    pub fn adopt_members(&mut self, members: Vec<(Slot, Member)>) -> Changes {
+        let mut changes = Changes::default();
+        let mut listed = vec![false; self.pool.width()];
+        for (slot, _) in &members {
+            if let Some(listed) = listed.get_mut(slot.index()) {
+                *listed = true;
+            }
+        }
+        for (index, listed) in listed.into_iter().enumerate() {
+            let slot = Slot(index as u32);
+            if !listed && self.pool.get(slot).is_some() {
+                self.remove(slot);
+                changes.left.push(slot);
+            }
+        }
+        for (slot, member) in members {
+            let known = self.pool.get(slot);
+            let same = known.is_some_and(|known| {
+                known.name == member.name && *known.address == *member.address
+            });
+            if !same {
+                if known.is_some() {
+                    changes.left.push(slot);
+                }
+                changes.joined.push(slot);
+            }
+            self.set_member(slot, &member);
+        }
         changes
     }
 

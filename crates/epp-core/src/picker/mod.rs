@@ -163,7 +163,8 @@ impl Picker {
         }
         let before = std::mem::replace(&mut dispatcher.plan, plan);
         let plan = &dispatcher.plan;
-        dispatcher.endpoints.monitor.install(plan);
+        let now = dispatcher.clock.now();
+        dispatcher.endpoints.monitor.install(plan, now);
         dispatcher.view.forget_all();
         let unchanged = |name: &str| before.instance(name) == plan.instance(name);
         let states_before = dispatcher.states.fingerprint();

@@ -12,15 +12,9 @@ use crate::picker::{Effect, Fetched, Head, Picker};
 use crate::scheduling::{Freshness, Slot};
 use crate::time::Timestamp;
 
-/// A picker with two endpoints whose pages stay the same.
-struct Vm {
-    picker: Picker,
-    now: Timestamp,
-}
-
-impl Vm {
-    fn new(scorers: &str) -> Self {
-        let text = format!(
+/// The plan of two listed endpoints with these scorers.
+fn plan(scorers: &str) -> config::Plan {
+    let text = format!(
             "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins:
@@ -34,11 +28,20 @@ schedulingProfiles: [{{name: default, plugins: [{scorers}]}}]
 dataLayer: {{discovery: {{pluginRef: pods}}}}
 "
         );
-        let plan = config::load(&text)
-            .unwrap_or_else(|rejected| panic!("{rejected:#?}"))
-            .plan;
+    let loaded = config::load(&text).unwrap_or_else(|rejected| panic!("{rejected:#?}"));
+    loaded.plan
+}
+
+/// A picker with two endpoints whose pages stay the same.
+struct Vm {
+    picker: Picker,
+    now: Timestamp,
+}
+
+impl Vm {
+    fn new(scorers: &str) -> Self {
         Self {
-            picker: Picker::new(plan, 1),
+            picker: Picker::new(plan(scorers), 1),
             now: NOW,
         }
     }
@@ -136,4 +139,39 @@ fn requests_that_fail_at_once_have_the_page_fetched_by_the_picker_that_polls() {
     // For two seconds.
     worker.run(2_050);
     assert_eq!(worker.loads(), []);
+}
+
+/// Its pages are a minute apart, and were not read for what the new plan needs.
+#[test]
+fn another_plan_has_all_pages_fetched_within_an_interval() {
+    let constants = "{pluginRef: prefix-cache-scorer}";
+    let mut vm = Vm::new(constants);
+    vm.run(130_000);
+    assert_eq!(vm.run(1_000), 0);
+    let waiting = |vm: &Vm| {
+        let metrics = |slot| &vm.picker.pool().get(Slot(slot)).unwrap().metrics;
+        [0, 1].map(|slot| metrics(slot).waiting)
+    };
+    assert_eq!(waiting(&vm), [None; 2]);
+    vm.picker.install(plan(QUEUE));
+    vm.run(300);
+    assert_eq!(waiting(&vm), [Some(7.0); 2]);
+    // At its cadence, up to the longest time of an endpoint at rest.
+    let pages = vm.run(20_000);
+    assert!((20..=40).contains(&pages), "{pages}");
+}
+
+/// The pages that were to be kept for a minute are not trusted for longer than any others.
+#[test]
+fn another_plan_ends_the_rests_of_endpoints_whose_pages_do_not_come() {
+    let mut vm = Vm::new("{pluginRef: prefix-cache-scorer}");
+    vm.run(130_000);
+    vm.picker.install(plan(QUEUE));
+    let freshness = |vm: &Vm| vm.picker.pool().get(Slot(0)).unwrap().freshness;
+    assert_eq!(freshness(&vm), Freshness::Fresh);
+    for _ in 0..45 {
+        vm.now = vm.now.after(Duration::from_millis(50));
+        vm.picker.tick(vm.now);
+    }
+    assert_eq!(freshness(&vm), Freshness::Stale);
 }
