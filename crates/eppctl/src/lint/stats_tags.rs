@@ -33,12 +33,18 @@ fn has(site: &Site<'_>, is_module: bool) -> bool {
 fn prefixed(site: &Site<'_>, path: &Path, bootstrap: &Node) -> Option<Fault> {
     const FLAG: &str = "envoy.reloadable_features.dynamic_modules_strip_custom_stat_prefix";
     let layers = entries(bootstrap, &["layered_runtime", "layers"]);
-    let settles = |layer: &Node| match layer.get("static_layer") {
-        Some(settings) => settings.get(FLAG).and_then(flag) == Some(true),
-        // It has what a file or a server says.
-        None => layer.get("disk_layer").is_some() || layer.get("rtds_layer").is_some(),
-    };
-    if !has(site, true) || layers.iter().any(settles) {
+    // The last layer that sets it counts. What a file or a server sets is not known.
+    let strips = layers
+        .iter()
+        .rev()
+        .find_map(|layer| match layer.get("static_layer") {
+            Some(settings) => setting(settings, FLAG),
+            None => {
+                let unknown = layer.get("disk_layer").or(layer.get("rtds_layer"));
+                unknown.map(|_| true)
+            }
+        });
+    if !has(site, true) || strips == Some(true) {
         return None;
     }
     let what = format!("no layer sets {FLAG}");
@@ -48,6 +54,18 @@ fn prefixed(site: &Site<'_>, path: &Path, bootstrap: &Node) -> Option<Fault> {
             .because("metrics of the dynamic module are called envoy_dynamicmodulescustom_…, where dashboards and alerts do not find them")
             .fixed_by("take over layered_runtime of envoy/production/module.yaml"),
     )
+}
+
+/// Returns a setting of a runtime layer: under its name, or in nested sections that make up the name.
+fn setting(section: &Node, name: &str) -> Option<bool> {
+    let own = section.get(name).and_then(flag);
+    own.or_else(|| {
+        let mut dots = name.match_indices('.');
+        dots.find_map(|(at, _)| {
+            let (outer, inner) = (name.get(..at)?, name.get(at + 1..)?);
+            setting(section.get(outer)?, inner)
+        })
+    })
 }
 
 /// Finds a bootstrap without tags for labels of the wasm module's metrics.
@@ -105,6 +123,20 @@ mod tests {
                 "{all:?}"
             );
         }
+        let strip = "{envoy.reloadable_features.dynamic_modules_strip_custom_stat_prefix: true}";
+        let nested =
+            "{envoy: {reloadable_features: {dynamic_modules_strip_custom_stat_prefix: true}}}";
+        assert!(module.contains(strip));
+        assert!(found(&super::RULE, &module.replace(strip, nested)).is_empty());
+        // The last layer counts.
+        let off = "  - {name: off, static_layer: {envoy: {reloadable_features: {dynamic_modules_strip_custom_stat_prefix: false}}}}\n";
+        let (before, layer) = module.split_once("  - name: static\n").unwrap();
+        let both = format!("{before}{off}  - name: static\n{layer}");
+        assert!(found(&super::RULE, &both).is_empty());
+        let turned_off = both
+            .replace("false", "true")
+            .replace(strip, &strip.replace("true", "false"));
+        assert_eq!(found(&super::RULE, &turned_off).len(), 1);
         let no_filter = without.replace("wasm.v3.Wasm", "other.v3.Other");
         assert!(found(&super::RULE, &no_filter).is_empty());
     }

@@ -191,7 +191,7 @@ impl<'a> Fields<'a> {
             None | Some(Node::Null) => default,
             Some(Node::Number(number)) if (least..=most).contains(number) => *number,
             Some(other) => {
-                self.refuse(name, other, &format!("a number from {least} to {most}"));
+                self.refuse(name, other, &number_within(bounds));
                 default
             }
         };
@@ -206,7 +206,7 @@ impl<'a> Fields<'a> {
         match self.node(name).unwrap_or(&ABSENT) {
             Node::Number(number) if (least..=most).contains(number) => *number,
             other => {
-                self.refuse(name, other, &format!("a number from {least} to {most}"));
+                self.refuse(name, other, &number_within(bounds));
                 least
             }
         }
@@ -464,6 +464,14 @@ pub fn no_effect(why: &str) -> String {
 /// Returns the warning for a setting of the Endpoint Picker that is approximated here.
 pub fn approximated(how: &str) -> String {
     format!("approximated here: {how}")
+}
+
+/// Says which numbers are within bounds.
+fn number_within((least, most): (f64, f64)) -> String {
+    match most {
+        f64::MAX => format!("a number of at least {least}"),
+        most => format!("a number from {least} to {most}"),
+    }
 }
 
 /// A duration as one writes it.
