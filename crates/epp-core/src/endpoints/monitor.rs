@@ -312,6 +312,13 @@ impl Monitor {
         }
     }
 
+    /// Returns until when an engine is known to have shown no work that shows it now, given when its page was read before:
+    /// if that was long ago, it may have worked at any time since.
+    pub fn silent_until(&self, read_before: Option<Instant>, now: Instant) -> Instant {
+        let bound = now.before(self.settings.interval.saturating_mul(2));
+        read_before.filter(|at| *at < bound).unwrap_or(now)
+    }
+
     /// Returns whether a page says the same as the one before of what the plan needs.
     fn is_known(&self, slot: Slot, page: &Page) -> bool {
         let endpoint = self.store.pool.get(slot);
@@ -428,9 +435,13 @@ impl Monitor {
         for (slot, endpoint) in self.store.pool.iter() {
             // Of those that may not be picked, pages show whether they are back.
             let is_out = !endpoint.is_available() || self.outliers.reason(slot).is_some();
-            let is_needed = is_out || needed(slot, &self.outliers, self.store.pool.load(slot));
+            let load = self.store.pool.load(slot);
+            let is_needed = is_out || needed(slot, &self.outliers, load);
             if self.poller.need(slot, is_needed) {
                 needed_again.push(slot);
+            }
+            if load.unseen > 0 {
+                self.poller.hasten(slot);
             }
             if self.poller.take(slot, now, &mut self.rng) {
                 queries.push(Query::Metrics(slot, endpoint.address.to_string()));

@@ -19,6 +19,10 @@ const MAX_BACKOFF: u64 = 5_000;
 /// A request that was never called back counts as lost after this many intervals.
 const LOST_AFTER_INTERVALS: u64 = 20;
 
+/// Milliseconds between two pages of an endpoint that requests wait for, where decisions need constants only: an engine that
+/// stands still is found by pages that stay the same.
+const BUSY_INTERVAL: u64 = 1_000;
+
 /// How often pages are fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cadence {
@@ -141,6 +145,15 @@ impl Poller {
             turn.hasten(turn.asked.after_millis(self.interval));
         }
         wakes
+    }
+
+    /// Fetches the next page of an endpoint at rest once [`BUSY_INTERVAL`] has passed since the last.
+    pub fn hasten(&mut self, slot: Slot) {
+        let interval = self.interval.max(BUSY_INTERVAL);
+        let turn = self.turns.get_mut(slot.index());
+        if let Some(turn) = turn.filter(|turn| turn.rests > 0) {
+            turn.hasten(turn.asked.after_millis(interval));
+        }
     }
 
     /// Ends all rests: the next page of each endpoint is due within an interval.

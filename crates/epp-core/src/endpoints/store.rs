@@ -251,6 +251,17 @@ impl EndpointStore {
         self.trust.get(slot.index())?.worked_at
     }
 
+    /// Returns when the page before that one was read.
+    pub fn read_before_work(&self, slot: Slot) -> Option<Instant> {
+        self.trust.get(slot.index())?.read_before_work
+    }
+
+    /// Returns when the endpoint's page was read that was the last one when freshness was updated. A step of the wall
+    /// clock does not change it.
+    pub fn read_at(&self, slot: Slot) -> Option<Instant> {
+        self.trust.get(slot.index())?.read_at()
+    }
+
     /// Records that a page could not be read.
     pub fn record_failure(&mut self, slot: Slot) {
         let mut condition = self.condition(slot);
@@ -278,10 +289,9 @@ impl EndpointStore {
         }
     }
 
-    /// Returns the age of the endpoint's page that was the last one when freshness was updated. A step of the wall
-    /// clock does not change it.
+    /// Returns the age of that page.
     pub fn page_age(&self, slot: Slot, now: Instant) -> Option<Duration> {
-        self.trust.get(slot.index())?.page_age(now)
+        self.read_at(slot).map(|at| now.since(at))
     }
 
     /// Chooses the decision mode: metrics are not used once fewer than a quarter of the available endpoints have

@@ -21,6 +21,8 @@ pub struct Trust {
     pub works: bool,
     /// When one last came, by the picker's own clock.
     pub worked_at: Option<Instant>,
+    /// When the page before that one was read.
+    pub read_before_work: Option<Instant>,
 }
 
 /// A page that was read.
@@ -38,6 +40,7 @@ impl Trust {
         let now = clock.now();
         if std::mem::take(&mut self.works) {
             self.worked_at = Some(clock.now());
+            self.read_before_work = self.read_at();
         }
         let known = self.page.filter(|page| page.scraped == scraped);
         let is_new = known.is_none();
@@ -63,8 +66,8 @@ impl Trust {
         }
     }
 
-    /// Returns the age of the page that was considered last.
-    pub fn page_age(&self, now: Instant) -> Option<Duration> {
-        Some(now.since(self.page?.at))
+    /// Returns when the page was read that was considered last.
+    pub fn read_at(&self) -> Option<Instant> {
+        Some(self.page?.at)
     }
 }

@@ -136,8 +136,19 @@ fn requests_that_fail_at_once_have_the_page_fetched_by_the_picker_that_polls() {
     peer.set_peer_loads(&mut [loads.as_slice()].into_iter());
     let pages = poller.run(1_000);
     assert!((4..=7).contains(&pages), "{pages}");
-    // For two seconds.
-    worker.run(2_050);
+    // For two seconds after the last.
+    worker.run(1_500);
+    let outliers = &mut worker.picker.dispatcher.endpoints.monitor.outliers;
+    outliers.record_outcome(Slot(1), &outcome, Freshness::Fresh, worker.now);
+    worker.run(1_500);
+    assert!(matches!(
+        worker.loads()[..],
+        [EndpointLoad {
+            needs_page: true,
+            ..
+        }]
+    ));
+    worker.run(550);
     assert_eq!(worker.loads(), []);
 }
 
@@ -174,4 +185,23 @@ fn another_plan_ends_the_rests_of_endpoints_whose_pages_do_not_come() {
         vm.picker.tick(vm.now);
     }
     assert_eq!(freshness(&vm), Freshness::Stale);
+}
+
+#[test]
+fn a_request_without_a_response_has_a_page_fetched_each_second_where_only_constants_are_needed() {
+    let mut vm = Vm::new("{pluginRef: prefix-cache-scorer}");
+    vm.run(130_000);
+    let mut pages = 0;
+    for id in 1..=20 {
+        begin(
+            &mut vm.picker,
+            id,
+            &Head::post_json("/v1/completions", None),
+        );
+        pages += vm.run(500);
+    }
+    assert!((8..=24).contains(&pages), "{pages}");
+    (1..=20).for_each(|id| close(&mut vm.picker, id));
+    vm.run(130_000);
+    assert_eq!(vm.run(1_000), 0);
 }

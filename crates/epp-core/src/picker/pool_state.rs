@@ -21,7 +21,7 @@ use xxhash_rust::xxh64::xxh64;
 /// request has failed each one is, and each that proves what the indexes have learnt.
 const EXAMINE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Pages of an endpoint are needed for this long after requests there have begun to fail: they show whether it can be
+/// Pages of an endpoint are needed for this long after the last request that failed there: they show whether it can be
 /// reached.
 const DOUBT: Duration = Duration::from_secs(2);
 
@@ -282,8 +282,10 @@ impl PoolState {
 
     /// The endpoint in this slot has served a request with a body, which had waited since then.
     pub fn mark_served(&mut self, slot: Slot, waiting_since: Option<Instant>, now: Instant) {
+        let read = self.monitor.store.read_at(slot);
+        let until = self.monitor.silent_until(read, now);
         if let Some(record) = self.records.get_mut(slot.index()) {
-            record.silence.serve(waiting_since, now);
+            record.silence.serve(waiting_since, until, now);
         }
     }
 
@@ -330,8 +332,8 @@ impl PoolState {
     }
 }
 
-/// Returns whether the page of the endpoint in this slot is needed soon: requests there have begun to fail, or waited
-/// unusually long.
+/// Returns whether the page of the endpoint in this slot is needed soon: requests there fail, or have waited unusually
+/// long.
 fn needs_page(
     slot: Slot,
     records: &[EndpointRecord],
@@ -339,9 +341,9 @@ fn needs_page(
     clock: &Clock,
 ) -> bool {
     let record = records.get(slot.index());
-    let failing = outliers.failing_since(slot);
+    let failed = outliers.failed_at(slot);
     record.is_some_and(|record| record.silence.doubted && !record.unanswered.is_empty())
-        || failing.is_some_and(|since| clock.wall().is_near(since, DOUBT))
+        || failed.is_some_and(|at| clock.wall().is_near(at, DOUBT))
 }
 
 /// Returns since when a request waits for the response of the endpoint in this slot, if it does.

@@ -4,7 +4,8 @@
 //! request with a body. Its silence is the time since then, as far as a request waits there. How long a healthy
 //! endpoint is silent depends on its model, its hardware and its prompts, so each silence that ends is remembered for
 //! a few minutes: an endpoint whose requests wait for several times the longest that it or the middle one of the pool
-//! was silent lately has stopped. Pages that never showed work say nothing, and their endpoints are never ejected for
+//! was silent lately has stopped. Where pages are far apart, a silence counts only as far as pages show that nothing
+//! happened. Pages that never showed work say nothing, and their endpoints are never ejected for
 //! it.
 //!
 //! A request can make an engine silent (a prompt that it cannot handle, an image that it waits for), so that these
@@ -70,20 +71,21 @@ impl Silence {
         }
     }
 
-    /// The endpoint has served a request, which had waited since then.
-    pub fn serve(&mut self, waiting_since: Option<Instant>, now: Instant) {
+    /// The endpoint has served a request, which had waited since then. `until`: until when it is known to have shown no work.
+    pub fn serve(&mut self, waiting_since: Option<Instant>, until: Instant, now: Instant) {
         self.served_at = Some(now);
         self.served = HISTORY.min(self.served.saturating_add(1));
-        self.end(waiting_since, now);
+        self.end(waiting_since, until, now);
     }
 
-    /// The endpoint has shown work while a request waited since then, if one did.
-    fn end(&mut self, waiting_since: Option<Instant>, now: Instant) {
+    /// The endpoint has shown work while a request waited since then, if one did. `until`: until when it is known to have
+    /// shown none.
+    fn end(&mut self, waiting_since: Option<Instant>, until: Instant, now: Instant) {
         let [longest, _] = &mut self.longest;
         let begun = waiting_since.map(|waiting| self.since.max(waiting));
         // Without a duration where it was not longer, as for all but a few responses: that takes a division.
-        if let Some(begun) = begun.filter(|begun| begun.after(*longest) < now) {
-            *longest = now.since(begun).min(MAX_SILENCE / MULTIPLE);
+        if let Some(begun) = begun.filter(|begun| begun.after(*longest) < until) {
+            *longest = until.since(begun).min(MAX_SILENCE / MULTIPLE);
         }
         self.since = now;
     }
@@ -173,10 +175,12 @@ impl PoolState {
             self.monitor.outliers.mark_working(slot);
             // Requests are looked at only where this was the longest silence that counts.
             let known = silence.longest().max(shortest / MULTIPLE);
-            let is_longest = worked_at.since(silence.since) > known;
-            let bound = worked_at.before(known);
+            let read_before = self.monitor.store.read_before_work(slot);
+            let until = self.monitor.silent_until(read_before, worked_at);
+            let is_longest = until.since(silence.since) > known;
+            let bound = until.before(known);
             let first = is_longest.then(|| record.unanswered.first_due(bound, since));
-            silence.end(first.flatten().and_then(since), worked_at);
+            silence.end(first.flatten().and_then(since), until, worked_at);
         }
         let half = silence.patience(silence.longest(), shortest) / 2;
         silence.doubted = now.since(silence.since) >= half

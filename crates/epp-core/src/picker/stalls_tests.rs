@@ -302,3 +302,40 @@ fn an_endpoint_without_history_is_given_more_time() {
     world.run(3_000);
     assert_eq!(world.hung(), [true, false, false, false]);
 }
+
+/// Returns after how many milliseconds an engine is found that stands still, in a pool whose pages come as they are
+/// fetched for this scorer.
+fn found_after(scorer: &str, response: u64, interval: u64) -> u64 {
+    let server = Server {
+        response: Some(response),
+        ..FINE
+    };
+    let mut world = World::with(&[server; 4], scorer);
+    (world.fetches, world.interval) = (true, interval);
+    world.run(130_000);
+    assert_eq!(world.hung(), [false; 4]);
+    let begun = world.now;
+    world.servers[0] = HUNG;
+    let stuck = world.under_way.iter_mut().filter(|it| it.server == 0);
+    stuck.for_each(|it| it.due = u64::MAX);
+    while !world.hung()[0] {
+        world.run(50);
+    }
+    world.now - begun
+}
+
+#[test]
+fn a_plan_that_needs_only_constants_finds_an_engine_that_stands_still_as_soon() {
+    for (response, interval) in [
+        (20, 20),
+        (20, 100),
+        (12_000, 700),
+        (12_000, 100),
+        (3_000, 200),
+    ] {
+        for scorer in ["queue-scorer", "prefix-cache-scorer"] {
+            let after = found_after(scorer, response, interval);
+            assert!(after < 3_000, "{scorer} {response} {interval}: {after}");
+        }
+    }
+}

@@ -1,7 +1,9 @@
 //! A pool whose responses and pages come at given times; one picker.
 
 use super::super::super::testing::NOW;
-use super::super::super::{Effect, ExchangeId, Head, Picker, ResponseOrigin, Upstream};
+use super::super::super::{
+    Effect, ExchangeId, Fetch, Fetched, Head, Picker, ResponseOrigin, Upstream,
+};
 use super::super::*;
 use crate::body::SliceBody;
 use crate::config;
@@ -54,6 +56,8 @@ pub(super) struct World {
     pub(super) servers: Vec<Server>,
     /// Whether pages have the counter of generated tokens.
     pub(super) counts: bool,
+    /// Whether pages come only when they are fetched.
+    pub(super) fetches: bool,
     /// Whether every other page lacks it.
     pub(super) flickers: bool,
     /// Milliseconds between two requests.
@@ -67,15 +71,20 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(servers: &[Server]) -> Self {
+        Self::with(servers, "queue-scorer")
+    }
+
+    /// Returns one whose plan reads pages for this scorer.
+    pub(super) fn with(servers: &[Server], scorer: &str) -> Self {
         let listed =
             (1..=servers.len()).map(|n| format!("{{name: p{n}, address: 10.0.0.{n}, port: 80}}"));
         let listed: Vec<String> = listed.collect();
         let text = format!(
             "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
-plugins: [{{type: random-picker}}, {{type: queue-scorer}},
+plugins: [{{type: random-picker}}, {{type: {scorer}}},
   {{name: pods, type: static-discovery, parameters: {{endpoints: [{}]}}}}]
-schedulingProfiles: [{{name: default, plugins: [{{pluginRef: queue-scorer, weight: 0}}, {{pluginRef: random-picker}}]}}]
+schedulingProfiles: [{{name: default, plugins: [{{pluginRef: {scorer}, weight: 0}}, {{pluginRef: random-picker}}]}}]
 dataLayer: {{discovery: {{pluginRef: pods}}}}
 ",
             listed.join(", ")
@@ -85,6 +94,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
             picker: Picker::new(plan, 1),
             servers: servers.to_vec(),
             counts: true,
+            fetches: false,
             flickers: false,
             interval: 20,
             path: "/v1/completions",
@@ -113,29 +123,61 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
                 }
             }
             if self.now % PAGE == 0 {
-                self.read_pages();
+                self.work();
+                if !self.fetches {
+                    self.read_pages();
+                }
             }
             if self.now % TICK == 0 {
                 let now = self.at();
                 self.picker.tick(now);
-                while self.picker.poll_effect().is_some() {}
+                let effects: Vec<_> = std::iter::from_fn(|| self.picker.poll_effect()).collect();
+                if self.fetches {
+                    effects.into_iter().for_each(|effect| self.fetch(effect));
+                }
             }
         }
         sent
     }
 
+    /// The engines compute.
+    fn work(&mut self) {
+        for (server, generated) in self.servers.iter().zip(&mut self.generated) {
+            *generated += server.step.map_or(0, |step| PAGE.div_ceil(step));
+        }
+    }
+
+    fn page(&self, index: usize) -> String {
+        // The engine's gauges stand still as well.
+        let (waiting, generated) = (1, self.generated[index]);
+        let usage = generated % 7;
+        let mut page = format!(
+            "vllm:num_requests_waiting {waiting}\nvllm:kv_cache_usage_perc 0.{usage}\nvllm:cache_config_info{{block_size=\"32\"}} 1\n"
+        );
+        if self.counts && !(self.flickers && self.now % (2 * PAGE) == 0) {
+            page += &format!("vllm:generation_tokens_total {generated}\n");
+        }
+        page
+    }
+
+    /// A page is fetched at once.
+    fn fetch(&mut self, effect: Effect) {
+        let Effect::Fetch {
+            id,
+            fetch: Fetch::Metrics { address },
+            ..
+        } = effect
+        else {
+            return;
+        };
+        let page = self.page(number(&address).unwrap());
+        let (now, mut page) = (self.at(), SliceBody::whole(page.as_bytes()));
+        self.picker.fetched(now, id, Ok(Fetched::Page(&mut page)));
+    }
+
     pub(super) fn read_pages(&mut self) {
-        for (index, server) in self.servers.clone().into_iter().enumerate() {
-            self.generated[index] += server.step.map_or(0, |step| PAGE.div_ceil(step));
-            // The engine's gauges stand still as well.
-            let (waiting, generated) = (1, self.generated[index]);
-            let usage = generated % 7;
-            let mut page = format!(
-                "vllm:num_requests_waiting {waiting}\nvllm:kv_cache_usage_perc 0.{usage}\n"
-            );
-            if self.counts && !(self.flickers && self.now % (2 * PAGE) == 0) {
-                page += &format!("vllm:generation_tokens_total {generated}\n");
-            }
+        for index in 0..self.servers.len() {
+            let page = self.page(index);
             let now = self.at();
             assert!(self
                 .picker
@@ -155,8 +197,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
         while let Some(effect) = self.picker.poll_effect() {
             if let Effect::Forward { route, .. } = effect {
                 let address = route.endpoints().next()?;
-                let number = address.strip_prefix("10.0.0.")?.strip_suffix(":80")?;
-                server = number.parse::<usize>().ok().map(|number| number - 1);
+                server = number(address);
             }
         }
         let due = self.servers[server?]
@@ -224,4 +265,10 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
             request.due = self.now;
         }
     }
+}
+
+/// Returns which server has this address.
+fn number(address: &str) -> Option<usize> {
+    let number = address.strip_prefix("10.0.0.")?.strip_suffix(":80")?;
+    number.parse::<usize>().ok().map(|number| number - 1)
 }

@@ -181,6 +181,12 @@ impl EndpointState {
         self.failures?.since
     }
 
+    /// Returns when the latest outcome came, if it is a failure.
+    pub fn failed_at(&self) -> Option<Timestamp> {
+        let failing = self.failures.filter(|it| it.since.is_some());
+        Some(failing?.at)
+    }
+
     pub fn reset_failures(&mut self) {
         self.failures = None;
     }
