@@ -152,21 +152,18 @@ fn requests_that_fail_at_once_have_the_page_fetched_by_the_picker_that_polls() {
     assert_eq!(worker.loads(), []);
 }
 
-/// Its pages are a minute apart, and were not read for what the new plan needs.
+/// The pages of the former plan are a minute apart.
 #[test]
 fn another_plan_has_all_pages_fetched_within_an_interval() {
-    let constants = "{pluginRef: prefix-cache-scorer}";
-    let mut vm = Vm::new(constants);
+    let mut vm = Vm::new("{pluginRef: prefix-cache-scorer}");
     vm.run(130_000);
     assert_eq!(vm.run(1_000), 0);
-    let waiting = |vm: &Vm| {
-        let metrics = |slot| &vm.picker.pool().get(Slot(slot)).unwrap().metrics;
-        [0, 1].map(|slot| metrics(slot).waiting)
-    };
-    assert_eq!(waiting(&vm), [None; 2]);
+    let installed = vm.now;
     vm.picker.install(plan(QUEUE));
     vm.run(300);
-    assert_eq!(waiting(&vm), [Some(7.0); 2]);
+    let store = &vm.picker.dispatcher.endpoints.monitor.store;
+    let is_new = |slot| store.condition(Slot(slot)).scraped > Some(installed);
+    assert!(is_new(0) && is_new(1));
     // At its cadence, up to the longest time of an endpoint at rest.
     let pages = vm.run(20_000);
     assert!((20..=40).contains(&pages), "{pages}");
