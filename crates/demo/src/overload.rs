@@ -49,7 +49,7 @@ The load goes on until Ctrl-C. Meanwhile, in another terminal:
 
   cargo run --quiet --package eppctl -- top http://127.0.0.1:{ADMIN}
   cargo run --quiet --package eppctl -- status http://127.0.0.1:{ADMIN}
-  curl -s http://127.0.0.1:{ADMIN}/stats/prometheus | grep flow_control
+  curl -s http://127.0.0.1:{ADMIN}/stats/prometheus | grep epp_flow_control
   curl -si http://127.0.0.1:{LISTENER}/v1/completions -H 'x-llm-d-inference-objective: interactive' \
        -H 'x-epp-explain: 1' -d '{{"model": "demo", "prompt": "When?", "max_tokens": 8}}'
 

@@ -179,7 +179,7 @@ fn flow(pool: &Pool) -> Markup {
 fn workers(pool: &Pool, now: u64) -> Markup {
     html! {
         p {
-            "A worker is one of Envoy's worker threads, or its main thread: each runs a picker in a VM of its own, and one of them "
+            "A worker is one of Envoy's worker threads, or its main thread: each has a picker of its own, and one of them "
             "polls the endpoints' metrics for all. Held requests wait for more of their body. The prefix index says which prompts "
             "each endpoint has probably cached."
         }

@@ -104,7 +104,7 @@ catalogue! {
         "If one endpoint is affected, look at its model server; if all are, at path, port and TLS settings of metrics-data-source.";
     MetricsStale = "metrics-stale" Degraded:
         "Endpoints have no fresh metrics: metric scorers assume the average of the others.",
-        "If polls do not fail either, the worker that polls is overloaded: raise `interval` of metrics-data-source.";
+        "If polls do not fail either: `interval` of metrics-data-source must be below `stalenessThreshold`; if it is, the worker that polls is overloaded: raise both.";
     OwnCounts = "own-counts" Degraded:
         "Too few endpoints have fresh metrics: decisions are based on this Envoy's own counts.",
         "Look at the reason for which polls fail, on the status page or in llm_d_epp_datalayer_poll_errors_total.";
