@@ -139,6 +139,40 @@ fn the_page_shows_what_was_reported() {
 }
 
 #[test]
+fn an_endpoint_at_rest_is_shown_as_such_while_its_page_comes() {
+    let shown = |rest, failures| {
+        let mut memory = InProcess::default();
+        pool(&mut memory, report());
+        let base = report::base("epp", "a<b>");
+        let mut store = EndpointStore::default();
+        let members = memory.get(&format!("{base}/members")).unwrap().0;
+        store.adopt_members(snapshot::decode_members(&members).unwrap());
+        let scraped = Some(Timestamp::from_millis(NOW - 40));
+        let condition = epp_core::endpoints::store::Condition {
+            scraped,
+            failures,
+            rest,
+        };
+        store.set_condition(Slot(0), condition);
+        memory.set(
+            &format!("{base}/metrics"),
+            &snapshot::encode_metrics(&store),
+            None,
+        );
+        page(&mut memory, NOW, "b")
+    };
+    let text = shown(1_800, 0);
+    assert!(
+        text.contains("<td class=\"\">fresh, at rest</td>"),
+        "{text}"
+    );
+    assert!(shown(0, 0).contains("<td class=\"\">fresh</td>"));
+    assert!(shown(1_800, 1).contains("<td class=\"\">fresh, 1 failed</td>"));
+    // Requests may be in flight there where the plan needs only constants.
+    assert!(shown(0, 0).contains("At rest: its page is not needed now, and is read more rarely."));
+}
+
+#[test]
 fn flow_control_says_of_each_worker_what_waits_and_why() {
     let mut memory = InProcess::default();
     let mut first = report();

@@ -295,14 +295,18 @@ impl Plan {
             FailureMode::FailOpen => "left to Envoy's load balancing",
         };
         let Cadence { interval, longest } = self.source.cadence(self.needs.only_constants());
-        let _ = match self.needs.any_metric() {
-            true => write!(
+        let (interval, longest) = (whole_millis(interval), whole_millis(longest.max(interval)));
+        let _ = match (self.needs.any_metric(), self.needs.only_constants()) {
+            (false, _) => write!(text, "; no metrics are fetched"),
+            (_, true) => write!(
                 text,
-                "; metrics every {} ms, of endpoints at rest every {} ms",
-                whole_millis(interval),
-                whole_millis(longest.max(interval))
+                "; metrics every {} s (only the KV cache's size is needed)",
+                longest / 1_000
             ),
-            false => write!(text, "; no metrics are fetched"),
+            (_, false) => write!(
+                text,
+                "; metrics every {interval} ms, of endpoints at rest every {longest} ms"
+            ),
         };
         let _ = write!(text, "; requests without an endpoint are {failure}");
         if self.settings.dry_run {

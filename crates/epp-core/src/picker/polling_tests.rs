@@ -202,3 +202,21 @@ fn a_request_without_a_response_has_a_page_fetched_each_second_where_only_consta
     vm.run(130_000);
     assert_eq!(vm.run(1_000), 0);
 }
+
+#[test]
+fn the_summary_of_a_plan_says_how_often_pages_are_fetched() {
+    for (scorer, expected) in [
+        ("active-request-scorer", "; no metrics are fetched;"),
+        (
+            "prefix-cache-scorer",
+            "; metrics every 60 s (only the KV cache's size is needed);",
+        ),
+        (
+            "queue-scorer",
+            "; metrics every 200 ms, of endpoints at rest every 2000 ms;",
+        ),
+    ] {
+        let summary = plan(&format!("{{pluginRef: {scorer}}}")).summary();
+        assert!(summary.contains(expected), "{summary}");
+    }
+}

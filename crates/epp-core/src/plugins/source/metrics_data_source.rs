@@ -5,16 +5,17 @@
 //! | `path` | `/metrics` | where the page is |
 //! | `port` | the endpoint's | another port |
 //! | `interval` | `200ms` | how often each page is fetched |
-//! | `maxInterval` | `2s` | how rarely that of an endpoint which carries nothing, and whose page stays the same |
+//! | `maxInterval` | `2s` | the longest time between two pages of an endpoint at rest: without requests of this Envoy, and whose page does not change; from `interval` to 10m |
 //! | `scheme` | `http` | how pages are fetched |
 //! | `insecureSkipVerify`, `caCertPath`, `clientCertPath`, `clientKeyPath` | – | without effect: TLS is the cluster's |
 //! | `cluster` | the one that requests are routed to | the cluster through which pages are fetched |
 //! | `stalenessThreshold` | `2s` | older metrics are not trusted |
 //!
-//! While an endpoint carries no request of this Envoy and its page stays the same, the time to its next page doubles up to
-//! `maxInterval`. The page is fetched at once when the endpoint is picked, while requests wait under flow control, and when
-//! the page of another such endpoint shows traffic. A plan that needs no metrics fetches no pages; one that needs only the
-//! KV cache's size fetches each page once a minute, and again while requests at the endpoint wait unusually long.
+//! While the whole pool is quiet, the time to the next page of each endpoint at rest doubles up to `maxInterval`. A page is
+//! fetched with the next tick while a request is in flight there or waits under flow control, and those of all endpoints at
+//! rest within an interval when the page of one shows traffic. A plan that needs no metrics fetches no pages; one that needs
+//! only the KV cache's size fetches each page once a minute, once a second while a request to the endpoint has no response,
+//! and at each interval while requests there wait unusually long.
 //!
 //! ```yaml
 //! - type: metrics-data-source
@@ -91,7 +92,7 @@ pub struct MetricsDataSource {
     pub port: Option<u16>,
     /// How often each page is fetched.
     pub interval: Duration,
-    /// How often that of an endpoint of which nothing is to be known.
+    /// The longest time between two pages of an endpoint at rest.
     pub max_interval: Duration,
     /// The cluster through which pages are fetched; empty: the one that requests are routed to.
     pub cluster: String,
@@ -114,7 +115,7 @@ impl Default for MetricsDataSource {
     }
 }
 
-/// Longer times between pages are refused: endpoints would be ejected or back long before anything is known of them.
+/// Longer times between pages are refused: what decisions know of an endpoint at rest would be too old.
 pub const MAX_INTERVAL: Duration = Duration::from_secs(600);
 
 /// How often a page is fetched of which only constants are needed: a server that has restarted with another KV cache at the
@@ -160,9 +161,11 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
     let shortest = Duration::from_millis(50);
     let interval = fields.duration_or_default("interval", default.interval, shortest);
     let max_interval = fields.duration("maxInterval", default.max_interval, shortest);
-    if max_interval > MAX_INTERVAL {
-        let path = fields.path().key("maxInterval");
-        fields.problems().error(&path, "expected 10m at most");
+    let given = fields.node("maxInterval").filter(|found| **found != Node::Null);
+    let is_within = (interval..=MAX_INTERVAL).contains(&max_interval);
+    // The default is no contradiction to a longer `interval`.
+    if let Some(found) = given.filter(|_| !is_within) {
+        fields.refuse("maxInterval", found, "a duration from `interval` to 10m");
     }
     Capabilities {
         metrics_source: Some(MetricsDataSource {
@@ -174,5 +177,38 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
             staleness: fields.duration("stalenessThreshold", default.staleness, shortest),
         }),
         ..Capabilities::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{loaded, refused};
+
+    #[test]
+    fn the_longest_interval_has_bounds() {
+        let cases = [
+            ("{maxInterval: 11m}", "found \"11m\""),
+            ("{maxInterval: 100ms}", "found \"100ms\""),
+            ("{interval: 3s, maxInterval: 2s}", "found \"2s\""),
+        ];
+        for (parameters, found) in cases {
+            let error = refused(TYPE.name, parameters);
+            let parts = ["plugins[0].parameters.maxInterval", found, "from `interval` to 10m"];
+            assert!(parts.iter().all(|part| error.contains(part)), "{error}");
+        }
+        let allowed = [
+            ("{}", 2_000),
+            ("{interval: 3s}", 2_000),
+            ("{interval: 3s, maxInterval: null}", 2_000),
+            ("{interval: 2s, maxInterval: 2s}", 2_000),
+            ("{maxInterval: 10m}", 600_000),
+        ];
+        for (parameters, longest) in allowed {
+            let instance = loaded(TYPE.name, parameters);
+            let source = instance.capabilities.metrics_source.as_ref().unwrap();
+            let expected = Duration::from_millis(longest);
+            assert_eq!(source.cadence(false).longest, expected, "{parameters}");
+        }
     }
 }
