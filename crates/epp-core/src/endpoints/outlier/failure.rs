@@ -2,6 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::OutlierDetector;
+use crate::scheduling::Slot;
+use crate::time::Timestamp;
+
 /// The reason why an endpoint is ejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Reason {
@@ -64,4 +68,16 @@ pub struct RequestFaults {
     pub prompts: u64,
     /// Times that more than half of the endpoints would have been ejected.
     pub majorities: u64,
+}
+
+impl OutlierDetector {
+    /// Returns since when all requests to an endpoint have failed, if the latest has.
+    pub fn failing_since(&self, slot: Slot) -> Option<Timestamp> {
+        self.state(slot)?.failing_since()
+    }
+
+    /// Returns when the latest request to an endpoint failed, if it did.
+    pub fn failed_at(&self, slot: Slot) -> Option<Timestamp> {
+        self.state(slot)?.failed_at()
+    }
 }

@@ -174,16 +174,6 @@ impl OutlierDetector {
         })
     }
 
-    /// Returns since when all requests to an endpoint have failed, if the latest has.
-    pub fn failing_since(&self, slot: Slot) -> Option<Timestamp> {
-        self.state(slot)?.failing_since()
-    }
-
-    /// Returns when the latest request to an endpoint failed, if it did.
-    pub fn failed_at(&self, slot: Slot) -> Option<Timestamp> {
-        self.state(slot)?.failed_at()
-    }
-
     /// Returns whether requests are sent to an endpoint other than to probe it. That is the case also if it should be
     /// ejected, but too many should.
     pub fn is_in_use(&self, slot: Slot) -> bool {
