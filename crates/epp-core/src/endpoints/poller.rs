@@ -174,7 +174,10 @@ impl Poller {
         {
             self.walks += 1;
         }
-        for turn in self.turns.iter_mut().filter(|turn| turn.rests > 0) {
+        // Those due sooner keep their turn: drawn again with each call, all would soon be due at once.
+        let soon = Some(now.after_millis(self.interval));
+        let resting = |turn: &&mut Turn| turn.rests > 0 && turn.due > soon;
+        for turn in self.turns.iter_mut().filter(resting) {
             let earliest = turn.asked.after_millis(self.interval).max(now);
             turn.hasten(earliest.after_millis(random_up_to(self.interval, rng)));
         }
@@ -239,7 +242,9 @@ impl Poller {
         }
         turn.failures = 0;
         if news == PageNews::Changed || turn.is_needed {
-            self.hastens |= std::mem::take(&mut turn.rests) > 0;
+            turn.rests = 0;
+            // One whose page changes again and again says nothing of the others.
+            self.hastens |= rest > 0 && interval + rest >= self.longest;
             return;
         }
         turn.rests = MAX_DOUBLINGS.min(turn.rests + 1);
@@ -414,10 +419,11 @@ mod tests {
                 }
             }
         }
-        poller.hastens = true;
-        poller.hasten_all(at(21_000), &mut rng);
         let mut per_tick = Vec::new();
         for now in (21_000..21_450).step_by(50) {
+            // With each tick the page of another one shows traffic.
+            poller.hastens = true;
+            poller.hasten_all(at(now), &mut rng);
             let mut asked = 0;
             for slot in (0..1_000).map(Slot) {
                 if poller.take(slot, at(now), &mut rng) {
@@ -430,6 +436,18 @@ mod tests {
         let fetched: u32 = per_tick.iter().sum();
         assert!(fetched >= 1_000, "{per_tick:?}");
         assert!(per_tick.iter().all(|asked| *asked < 400), "{per_tick:?}");
+    }
+
+    #[test]
+    fn a_page_that_alternates_does_not_hasten_the_others() {
+        let (mut poller, mut rng) = (poller(1), rng());
+        let last = poll_same(&mut poller, 20_000, &mut rng).pop().unwrap();
+        let mut hastened = Vec::new();
+        for news in [PageNews::Changed, PageNews::Same].repeat(10) {
+            poller.record_result(Slot(0), news, at(last), &mut rng);
+            hastened.push(std::mem::take(&mut poller.hastens));
+        }
+        assert!(hastened[0] && hastened[1..].iter().all(|hastens| !hastens));
     }
 
     #[test]
