@@ -167,6 +167,12 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
     if let Some(found) = given.filter(|_| !is_within) {
         fields.refuse("maxInterval", found, "a duration from `interval` to 10m");
     }
+    let staleness = fields.duration("stalenessThreshold", default.staleness, shortest);
+    if interval >= staleness {
+        let message = "not below `stalenessThreshold`: metrics are stale before the next page comes";
+        let path = fields.path().key("interval");
+        fields.problems().warn(&path, message);
+    }
     Capabilities {
         metrics_source: Some(MetricsDataSource {
             path: fields.string("path", &default.path),
@@ -174,7 +180,7 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
             interval,
             max_interval,
             cluster,
-            staleness: fields.duration("stalenessThreshold", default.staleness, shortest),
+            staleness,
         }),
         ..Capabilities::default()
     }
@@ -184,6 +190,27 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
 mod tests {
     use super::*;
     use crate::testing::{loaded, refused};
+
+    #[test]
+    fn an_interval_at_which_metrics_would_be_stale_is_told() {
+        let warnings = |parameters: &str| {
+            let source = format!("- {{type: metrics-data-source, parameters: {parameters}}}");
+            let text = format!(
+                "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n\
+                 - type: queue-scorer\n{source}\nschedulingProfiles:\n\
+                 - {{name: default, plugins: [{{pluginRef: queue-scorer}}]}}\n"
+            );
+            let loaded = crate::config::load(&text).unwrap();
+            let warnings = loaded.warnings.iter().map(ToString::to_string);
+            warnings.collect::<Vec<_>>()
+        };
+        for parameters in ["{interval: 2s}", "{interval: 5s, stalenessThreshold: 4s}"] {
+            let told = warnings(parameters);
+            let expected = "plugins[1].parameters.interval";
+            assert!(told.iter().any(|one| one.contains(expected)), "{told:?}");
+        }
+        assert_eq!(warnings("{interval: 5s, stalenessThreshold: 15s}"), [""; 0]);
+    }
 
     #[test]
     fn the_longest_interval_has_bounds() {
@@ -201,7 +228,7 @@ mod tests {
             ("{}", 2_000),
             ("{interval: 3s}", 2_000),
             ("{interval: 3s, maxInterval: null}", 2_000),
-            ("{interval: 2s, maxInterval: 2s}", 2_000),
+            ("{interval: 1s, maxInterval: 1s}", 1_000),
             ("{maxInterval: 10m}", 600_000),
         ];
         for (parameters, longest) in allowed {
