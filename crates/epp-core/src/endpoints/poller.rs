@@ -147,7 +147,7 @@ impl Poller {
         wakes
     }
 
-    /// Fetches the next page of an endpoint at rest once [`BUSY_INTERVAL`] has passed since the last.
+    /// Fetches the next page of an endpoint at rest once a second has passed since the last, or an interval if that is longer.
     pub fn hasten(&mut self, slot: Slot) {
         let interval = self.interval.max(BUSY_INTERVAL);
         let turn = self.turns.get_mut(slot.index());
