@@ -61,6 +61,11 @@ fn start(sim: &Sim, folder: &Folder, flow_control: bool) -> (Process, Ports) {
     wait_until("the endpoints are known", || {
         value(&ports, "llm_d_epp_ready_endpoints", "") == Some(flow::SERVERS as f64)
     });
+    // The worker knows listed endpoints a tick after the VM that polls, and refuses requests until then.
+    let body = serde_json::json!({"model": "demo", "prompt": "Ready?", "max_tokens": 1});
+    wait_until("the worker knows the endpoints", || {
+        client::post(ports.llm, "/v1/completions", &body, &[]).status == 200
+    });
     (envoy, ports)
 }
 
