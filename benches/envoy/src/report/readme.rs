@@ -54,7 +54,7 @@ fn rows(run: &Run) -> [(&'static str, Option<String>); 4] {
                 .map(|(own, plain)| format!("{:.0} µs", own - plain)),
         ),
         (
-            "Envoy without requests, 100 endpoints, polled every 200 ms at the most",
+            "Envoy without requests, 100 endpoints, at rest, polled every 2 s",
             idle.map(|row| format!("{:.1} % of a core", row.cores * 100.0)),
         ),
         (

@@ -66,7 +66,7 @@ fn idle(run: &Run) -> impl Iterator<Item = Most> + '_ {
             }),
             digits: 1,
             reason: "a gateway without traffic must cost next to nothing",
-            missed: "",
+            missed: "The ticks of two VMs take 0.7 % and discovery once a second 0.2 %; a page takes 90 µs, and what is published and read with each tick the rest",
         })
     })
 }
