@@ -22,6 +22,7 @@ use std::cell::RefCell;
 
 use super::abi::{self, Map};
 use super::guard::Callback;
+use super::host::Shared;
 
 /// The request header.
 const HEADER: &str = "x-epp-fault";
@@ -123,22 +124,7 @@ fn commit(kind: &str) {
             }
         }
         "hoard" => hoard(),
-        "scribble" => {
-            let keys = [
-                "lease",
-                "members",
-                "metrics",
-                "delivery",
-                "index",
-                "worker/0",
-                "worker/1",
-                "worker/0/0",
-            ];
-            for key in keys {
-                let key = format!("{}/epp0/inference-pool/{key}", epp_sync::ROOT);
-                let _ = abi::set_shared(&key, b"a stranger's", None);
-            }
-        }
+        "scribble" => epp_sync::scribble(&mut Shared, "epp0", "inference-pool"),
         "stall" => {
             let end = abi::now_ns() + 3_000_000_000;
             while abi::now_ns() < end {}

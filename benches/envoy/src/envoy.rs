@@ -111,11 +111,7 @@ fn built(file: String) -> Result<String, BoxError> {
 }
 
 /// Flow control, before the other plugins of a document.
-const GATE: &str = "
-featureGates: [flowControl]
-flowControl: {saturationDetector: {pluginRef: concurrency-detector}}
-plugins:
-- {type: concurrency-detector}";
+const GATE: &str = include_str!("../../gate.yaml");
 
 /// The settings of an Envoy.
 #[derive(Debug, Clone)]

@@ -21,7 +21,6 @@ use std::time::Duration;
 
 use super::guard::{lock, Callback};
 use super::pool;
-use epp_sync::Store;
 
 /// The request header.
 pub const HEADER: &str = "x-epp-fault";
@@ -95,22 +94,7 @@ fn commit(kind: &str) {
         "loop" => loop {
             sleep(Duration::from_secs(1));
         },
-        "scribble" => {
-            let keys = [
-                "lease",
-                "members",
-                "metrics",
-                "delivery",
-                "index",
-                "worker/0",
-                "worker/1",
-                "worker/0/0",
-            ];
-            for key in keys {
-                let key = format!("{}/epp0/inference-pool/{key}", epp_sync::ROOT);
-                pool::store().set(&key, b"a stranger's", None);
-            }
-        }
+        "scribble" => epp_sync::scribble(&mut pool::store(), "epp0", "inference-pool"),
         _ => log::warn!("no such fault: {kind}"),
     }
 }

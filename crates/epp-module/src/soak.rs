@@ -47,18 +47,6 @@ struct Open {
     _config: Config,
 }
 
-/// Numbers that differ from run to run of nothing.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
-
 fn configuration(reloads: u64) -> Config {
     // Every other one has another weight.
     let weight = format!("weight: {}", 2 + reloads % 2);
@@ -67,7 +55,7 @@ fn configuration(reloads: u64) -> Config {
 }
 
 /// Sends a request, or a part of one.
-fn send(config: &Config, numbers: &mut Numbers) -> Open {
+fn send(config: &Config, rng: &mut fastrand::Rng) -> Open {
     const PLACES: [&str; 5] = [
         "request_headers",
         "request_body",
@@ -75,12 +63,12 @@ fn send(config: &Config, numbers: &mut Numbers) -> Open {
         "response_body",
         "delete",
     ];
-    let fault = match numbers.below(500) {
+    let fault = match rng.u64(0..500) {
         place @ 0..5 => format!("panic@{}", PLACES[place as usize]),
         5 => "panic@tick".to_owned(),
         _ => "none@nowhere".to_owned(),
     };
-    let objective = ["high", "batch", "others"][numbers.below(3) as usize];
+    let objective = ["high", "batch", "others"][rng.u64(0..3) as usize];
     let mut headers = vec![
         (":path", "/v1/completions"),
         (":method", "POST"),
@@ -88,20 +76,20 @@ fn send(config: &Config, numbers: &mut Numbers) -> Open {
         ("x-llm-d-inference-objective", objective),
         (HEADER, &fault),
     ];
-    if numbers.below(8) == 0 {
+    if rng.u64(0..8) == 0 {
         headers.push(("x-llm-d-model-name-rewrite", "another-model"));
     }
     let mut filter = FakeFilter::new(config, &headers);
     filter.headers(false);
-    let prompt = "A prompt of many blocks. ".repeat(numbers.below(80) as usize);
+    let prompt = "A prompt of many blocks. ".repeat(rng.u64(0..80) as usize);
     let body = format!(
         "{{\"model\": \"m\", \"prompt\": \"{} {prompt}\"}}",
-        numbers.below(30)
+        rng.u64(0..30)
     );
-    let cut = numbers.below(body.len() as u64) as usize;
+    let cut = rng.u64(0..body.len() as u64) as usize;
     filter.body(&body[..cut], false);
     // Some end later than they are waited for, or never.
-    if numbers.below(10) > 0 {
+    if rng.u64(0..10) > 0 {
         filter.body(&body[cut..], true);
     }
     Open {
@@ -118,10 +106,10 @@ fn wake(open: &mut Open) {
 }
 
 /// A response comes, or the client leaves without one.
-fn end(mut open: Open, numbers: &mut Numbers) {
+fn end(mut open: Open, rng: &mut fastrand::Rng) {
     wake(&mut open);
-    if numbers.below(4) > 0 {
-        let status = ["200", "200", "503"][numbers.below(3) as usize];
+    if rng.u64(0..4) > 0 {
+        let status = ["200", "200", "503"][rng.u64(0..3) as usize];
         open.filter.respond(status);
         open.filter
             .response_body("{\"usage\": {\"prompt_tokens\": 9}}");
@@ -130,16 +118,16 @@ fn end(mut open: Open, numbers: &mut Numbers) {
 
 /// The worker: opens and ends streams.
 fn serve(current: &Mutex<Config>, over: &AtomicBool) -> usize {
-    let (mut numbers, mut streams) = (Numbers(0x9e37_79b9), VecDeque::new());
+    let (mut rng, mut streams) = (fastrand::Rng::with_seed(1), VecDeque::new());
     let mut sent = 0;
     while !over.load(Ordering::Relaxed) {
         let config = Arc::clone(&current.lock().unwrap());
-        streams.push_back(send(&config, &mut numbers));
+        streams.push_back(send(&config, &mut rng));
         sent += 1;
         streams.iter_mut().for_each(wake);
         if streams.len() > OPEN {
-            let chosen = numbers.below(streams.len() as u64) as usize;
-            end(streams.remove(chosen).unwrap(), &mut numbers);
+            let chosen = rng.u64(0..streams.len() as u64) as usize;
+            end(streams.remove(chosen).unwrap(), &mut rng);
         }
         if sent % 64 == 0 {
             sleep(Duration::from_millis(1));

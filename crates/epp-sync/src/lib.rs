@@ -50,6 +50,7 @@ pub mod presence;
 #[cfg(test)]
 mod queue_tests;
 pub mod report;
+mod scribble;
 mod secret;
 pub mod shared;
 mod sharing;
@@ -57,6 +58,7 @@ pub mod snapshot;
 mod store;
 mod timer;
 
+pub use scribble::scribble;
 pub use sharing::Sharing;
 pub use store::{InProcess, Store};
 pub use timer::Timer;

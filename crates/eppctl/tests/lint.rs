@@ -139,7 +139,7 @@ fn camel(value: serde_json::Value) -> serde_json::Value {
         serde_json::Value::Object(entries) if entries.get("kind") != Some(&PICKER.into()) => {
             let entries = entries.into_iter().map(|(key, value)| {
                 if key.contains('.') {
-                    // A setting of the runtime, which is no field.
+                    // The name of a runtime setting, which is not a field.
                     return (key, value);
                 }
                 let mut parts = key.split('_');

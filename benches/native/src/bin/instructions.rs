@@ -71,11 +71,7 @@ schedulingProfiles:
 ";
 
 /// Flow control, before the other plugins of a document.
-const GATE: &str = "
-featureGates: [flowControl]
-flowControl: {saturationDetector: {pluginRef: concurrency-detector}}
-plugins:
-- {type: concurrency-detector}";
+const GATE: &str = include_str!("../../../gate.yaml");
 
 const PAGE: &str = include_str!("../../../../tests/fixtures/vllm-0.32/metrics_busy.txt");
 

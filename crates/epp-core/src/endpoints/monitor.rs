@@ -312,8 +312,9 @@ impl Monitor {
         }
     }
 
-    /// Returns until when an engine is known to have shown no work that shows it now, given when its page was read before:
-    /// if that was long ago, it may have worked at any time since.
+    /// Returns the end of the time in which an engine is known to have been silent, if a page shows work now. It ends with
+    /// the page before, read at `read_before`, if that is more than two intervals old: the engine may have worked at any time
+    /// since.
     pub fn silent_until(&self, read_before: Option<Instant>, now: Instant) -> Instant {
         let bound = now.before(self.settings.interval.saturating_mul(2));
         read_before.filter(|at| *at < bound).unwrap_or(now)

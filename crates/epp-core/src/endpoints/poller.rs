@@ -1,7 +1,7 @@
 //! The polling schedule: one request per endpoint and interval for its metrics page, never two at once, spread
 //! over the interval, rarer while an endpoint does not respond, and rarer while no decision needs it.
 //!
-//! An endpoint rests while nothing is to be known of it and its page stays the same: with each such page the time to
+//! An endpoint is at rest while no decision needs its page and the page stays the same: with each such page the time to
 //! the next one doubles, up to the cadence's bound.
 
 use std::time::Duration;

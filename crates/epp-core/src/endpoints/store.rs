@@ -251,7 +251,7 @@ impl EndpointStore {
         self.trust.get(slot.index())?.worked_at
     }
 
-    /// Returns when the page before that one was read.
+    /// Returns when the page was read that preceded the first one to show the latest work.
     pub fn read_before_work(&self, slot: Slot) -> Option<Instant> {
         self.trust.get(slot.index())?.read_before_work
     }
@@ -289,7 +289,7 @@ impl EndpointStore {
         }
     }
 
-    /// Returns the age of that page.
+    /// Returns the age of the page that was the last one when freshness was updated.
     pub fn page_age(&self, slot: Slot, now: Instant) -> Option<Duration> {
         self.read_at(slot).map(|at| now.since(at))
     }

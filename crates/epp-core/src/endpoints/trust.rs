@@ -21,7 +21,7 @@ pub struct Trust {
     pub works: bool,
     /// When one last came, by the picker's own clock.
     pub worked_at: Option<Instant>,
-    /// When the page before that one was read.
+    /// When the page was read that preceded the one which showed the latest work.
     pub read_before_work: Option<Instant>,
 }
 

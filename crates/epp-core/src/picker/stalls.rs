@@ -119,7 +119,7 @@ impl PoolState {
         let mut suspects = Vec::new();
         for index in 0..self.records.len() {
             let slot = Slot(index as u32);
-            // Where nothing waits there is nothing to find, in all but a few of thousands of endpoints.
+            // Of thousands of endpoints, requests wait at a few; at the others there is nothing to find.
             let waits = |record: &EndpointRecord| {
                 let silence = &record.silence;
                 silence.held || silence.doubted || !record.unanswered.is_empty()

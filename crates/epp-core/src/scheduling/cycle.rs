@@ -86,7 +86,7 @@ pub struct RequestView<'a> {
     /// One match per prefix producer of the plan, by [`ProducerId`].
     pub prefix: &'a [PrefixMatch<'a>],
     /// The hash of the beginning of its prompt, with model and cache salt: the same in every proxy. `None` if no plugin
-    /// needs it, or there is no prompt.
+    /// needs it, or the request has no prompt.
     pub anchor: Option<u64>,
     /// The cost of the request for the endpoint that serves it.
     pub cost: Cost,

@@ -125,7 +125,7 @@ fn memory(run: &Run) -> impl Iterator<Item = Most> + '_ {
             "base",
             20.0,
             "64 prompts",
-            "there is no VM, and no compiled wasm",
+            "native code needs neither a VM nor compiled wasm",
         ),
         (
             "module",

@@ -13,7 +13,7 @@
 //! sends there; what the prefix scorer sends there is bounded by the scorers of load only.
 //!
 //! Score: 1 for the first endpoint in the order of the hashes, 1/4 and 1/16 for the next two, 0 for all others; 0 for all
-//! if there is no prompt.
+//! for a request without a prompt.
 //!
 //! | name | default | meaning |
 //! |---|---|---|
