@@ -28,8 +28,8 @@ use crate::recorded::{ranking, Pod, HOLD, TOLD, TOLERANCE};
 /// Scenarios of each family.
 const SAMPLE: usize = 2;
 
-/// Time in which the workers learn what the poller has read: a tick is 50 ms, and the machine may be busy.
-const TICKS: Duration = Duration::from_millis(300);
+/// Longer than the time between two ticks, 50 ms: when it has passed, the worker's next tick is due.
+const TICK: Duration = Duration::from_millis(100);
 
 /// How long requests of the recordings may wait in a queue.
 const TTL: Duration = Duration::from_millis(1_500);
@@ -121,14 +121,22 @@ impl Staged {
         }
     }
 
-    /// Waits until the filter knows the pods' pages: the second scrape from now begins after the first has ended.
-    fn settle(&self) {
+    /// Waits until the worker knows the pods' pages, however busy the machine is: the second scrape from now begins after
+    /// the first has ended, the fourth after a tick that has shared what the second brought, and a request that is sent
+    /// when the worker's tick is due is answered after it.
+    fn settle(&self, proxy: &Proxy) {
         let before: Vec<usize> = self.pods.iter().map(Pod::scrapes).collect();
         wait_until(&format!("{}: metrics settle", self.scenario.name), || {
             let mut pods = self.pods.iter().zip(&before);
-            pods.all(|(pod, before)| pod.scrapes() > before + 1)
+            pods.all(|(pod, before)| pod.scrapes() > before + 3)
         });
-        sleep(TICKS);
+        sleep(TICK);
+        // Without a host: Envoy replies itself.
+        let mut stream = TcpStream::connect(("127.0.0.1", proxy.port)).unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let mut reply = [0; 12];
+        stream.read_exact(&mut reply).unwrap();
+        assert_eq!(&reply, b"HTTP/1.1 400");
     }
 
     /// Plays all steps in their order.
@@ -143,8 +151,8 @@ impl Staged {
                 Step::Metrics { metrics } => {
                     native.set_metrics(metrics).unwrap();
                     self.show(metrics);
-                    if native.reads_metrics() {
-                        self.settle();
+                    if native.polls_metrics() {
+                        self.settle(proxy);
                     }
                     continue;
                 }

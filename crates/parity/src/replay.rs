@@ -189,8 +189,13 @@ impl Replay {
     }
 
     /// Returns whether anything that endpoints export is read.
-    pub fn reads_metrics(&self) -> bool {
+    fn reads_metrics(&self) -> bool {
         self.picker.plan().needs.any_metric()
+    }
+
+    /// Returns whether anything that endpoints export is read again and again, because it changes.
+    pub fn polls_metrics(&self) -> bool {
+        self.reads_metrics() && !self.picker.plan().needs.only_constants()
     }
 
     /// Changes the values that endpoints export.
