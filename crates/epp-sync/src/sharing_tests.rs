@@ -2,7 +2,11 @@
 
 use epp_core::body::SliceBody;
 use epp_core::config;
-use epp_core::picker::{Effect, ExchangeId, Fetched, Head, ResponseOrigin, Upstream};
+use epp_core::endpoints::discovery::Listing;
+use epp_core::endpoints::store::Member;
+use epp_core::picker::{
+    Effect, ExchangeId, Fetch, FetchError, Fetched, Head, ResponseOrigin, Upstream,
+};
 use epp_core::prefix::key::Secret;
 use epp_core::scheduling::Slot;
 use epp_core::time::Timestamp;
@@ -205,6 +209,60 @@ fn a_vm_that_starts_knows_the_members_before_its_first_tick() {
     let endpoint = late.picker.pool().get(Slot(0)).unwrap();
     assert_eq!(endpoint.metrics.waiting, Some(7.0));
     assert_eq!(late.picker.pool().len(), 2);
+}
+
+/// Has a VM tick for two seconds while discovery lists these members. Returns the version of the published ones.
+fn list_members(vm: &mut Vm, now: &mut Timestamp, memory: &mut InProcess, listed: &[u32]) -> u32 {
+    let members = listed.iter().map(|number| Member {
+        name: number.to_string(),
+        address: format!("10.0.0.{number}:80"),
+        ..Member::default()
+    });
+    let listing = Listing {
+        members: members.collect(),
+        missing: 0,
+    };
+    let Vm { picker, sharing } = vm;
+    for _ in 0..40 {
+        *now = now.after(std::time::Duration::from_millis(50));
+        sharing.before_tick(picker, memory);
+        picker.tick(*now);
+        sharing.after_tick(picker, memory, *now);
+        while let Some(effect) = picker.poll_effect() {
+            let Effect::Fetch { id, fetch, .. } = effect else {
+                continue;
+            };
+            let result = match fetch {
+                Fetch::Members => Ok(Fetched::Members(listing.clone())),
+                _ => Err(FetchError::Unreachable),
+            };
+            picker.fetched(*now, id, result);
+        }
+    }
+    let key = format!("{}/members", sharing.base());
+    memory.get(&key).map_or(0, |(_, version)| version)
+}
+
+#[test]
+fn members_are_published_when_they_change_and_by_each_vm_that_begins_to_poll() {
+    const DISCOVERED: &str = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{type: queue-scorer}]
+schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
+";
+    let (mut store, mut clock) = (InProcess::default(), NOW);
+    let (memory, now) = (&mut store, &mut clock);
+    let mut first = Vm::start(DISCOVERED, 1, memory);
+    let known = list_members(&mut first, now, memory, &[1, 2]);
+    assert_eq!(list_members(&mut first, now, memory, &[1, 2]), known);
+    let changed = list_members(&mut first, now, memory, &[1, 3]);
+    assert_ne!(changed, known);
+    let mut second = Vm::start(DISCOVERED, 2, memory);
+    let other = list_members(&mut second, now, memory, &[1, 3]);
+    assert!(second.picker.peers().polls() && other != changed);
+    // It comes back to what it has published.
+    let again = list_members(&mut first, now, memory, &[1, 3]);
+    assert!(first.picker.peers().polls() && again != other);
 }
 
 /// If ticks are late, two VMs poll for a moment: the page for which the first one still waits is older than the

@@ -24,6 +24,8 @@ pub struct Snapshots {
     metrics_version: Option<u32>,
     /// The revisions that were published last.
     published: Revisions,
+    /// The checksum of the members that were published last. Discovery responds once a second, mostly with the same ones.
+    members_sum: Option<[u8; 8]>,
 }
 
 impl Snapshots {
@@ -35,6 +37,7 @@ impl Snapshots {
             members_version: None,
             metrics_version: None,
             published: Revisions::default(),
+            members_sum: None,
         }
     }
 
@@ -43,7 +46,11 @@ impl Snapshots {
         let revisions = picker.revisions();
         if self.published.members != revisions.members {
             let value = encode_members(picker.endpoints());
-            shared.set(&self.members_key, &value, None);
+            let sum = value.last_chunk().copied();
+            if self.members_sum != sum {
+                shared.set(&self.members_key, &value, None);
+                self.members_sum = sum;
+            }
         }
         if self.published.metrics != revisions.metrics {
             let value = encode_metrics(picker.endpoints());
@@ -55,6 +62,8 @@ impl Snapshots {
     /// Feeds the picker what another one has published, if it is news. A value that is not recognised is
     /// looked at again, since it may be whole then.
     pub fn adopt(&mut self, picker: &mut PeerView<'_>, shared: &mut Shared<'_>) {
+        // Another VM publishes them now.
+        self.members_sum = None;
         let news = |known, version| known != Some(version);
         if let Some((value, version)) = shared.bytes(&self.members_key) {
             if news(self.members_version, version) {

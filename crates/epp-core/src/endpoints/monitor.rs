@@ -3,7 +3,11 @@
 //! A picker by itself polls. If several share one proxy, one of them polls and the others adopt what it found ([`Monitor::adopt_members`], [`EndpointStore::adopt_metrics`]); who polls is decided outside
 //! ([`Monitor::set_polling`]).
 
+mod rest;
+
 use std::time::Duration;
+
+use rest::Rereads;
 
 use super::discovery::{DiscoveryState, Listing, Survey};
 use super::fetch_error::FetchError;
@@ -16,7 +20,7 @@ use crate::config::Plan;
 use crate::plugins::source::core_metrics_extractor::FORMER_ENGINE_LABEL;
 use crate::plugins::Discovery;
 use crate::scheduling::{Endpoint, InFlight, Slot};
-use crate::time::{whole_millis, Clock, Instant};
+use crate::time::{Clock, Instant};
 
 /// A slower page than this is given up. Shorter than the interval, a page never overlaps the next request for
 /// it; longer than a second, a hung server would hold its place for too long.
@@ -50,6 +54,8 @@ pub enum Query {
 pub enum Scrape {
     /// The endpoint's metrics are newer now.
     Fresh,
+    /// They are as known: the endpoint is at rest.
+    Known,
     /// It was not a page, for this reason.
     Failed(FetchError),
     /// The endpoint has left meanwhile, or another picker polls now, whose pages are newer.
@@ -84,6 +90,7 @@ pub struct Monitor {
     /// When the first tick was; until then nothing was known. `None` before.
     begun: Option<Instant>,
     revisions: Revisions,
+    rereads: Rereads,
     /// When discovery is due; none: at once.
     members_due: Option<Instant>,
     /// When discovery was requested, until it responds.
@@ -124,6 +131,7 @@ impl Monitor {
             members_known: false,
             begun: None,
             revisions: Revisions::default(),
+            rereads: Rereads::default(),
             members_due: None,
             members_requested: None,
             members_received: None,
@@ -219,6 +227,7 @@ impl Monitor {
         self.begun.get_or_insert(clock.now());
         if self.polling {
             self.poll(clock.now(), needed, &mut changes, &mut queries);
+            self.note_rereads(clock.now());
         }
         self.refresh(clock);
         (changes, queries)
@@ -296,6 +305,11 @@ impl Monitor {
         self.poller
             .record_result(slot, news, clock.now(), &mut self.rng);
         self.set_poll_error(slot, found.as_ref().err().copied());
+        if news == PageNews::Same && self.stays_at_rest(slot) {
+            self.rereads.add(slot, clock.wall());
+            return Scrape::Known;
+        }
+        self.rereads.forget(slot);
         self.revisions.metrics += 1;
         match found {
             Ok(page) => {
@@ -318,25 +332,6 @@ impl Monitor {
     pub fn silent_until(&self, read_before: Option<Instant>, now: Instant) -> Instant {
         let bound = now.before(self.settings.interval.saturating_mul(2));
         read_before.filter(|at| *at < bound).unwrap_or(now)
-    }
-
-    /// Returns whether a page says the same as the one before of what the plan needs.
-    fn is_known(&self, slot: Slot, page: &Page) -> bool {
-        let endpoint = self.store.pool.get(slot);
-        endpoint.is_some_and(|Endpoint { metrics: known, .. }| {
-            known.has_constants_of(&page.metrics)
-                && (self.needs_constants
-                    || known.has_measurements_of(&page.metrics, page.lora_seen))
-        })
-    }
-
-    /// Ends a rest: the page counts as on time until now, and is late from now on.
-    fn end_rest(&mut self, slot: Slot, now: Instant) {
-        let age = self.store.page_age(slot, now).unwrap_or_default();
-        let rest = whole_millis(age).saturating_sub(whole_millis(self.settings.interval));
-        let rest = rest.min(self.store.condition(slot).rest);
-        self.store.set_rest(slot, rest);
-        self.revisions.metrics += 1;
     }
 
     fn read(&mut self, slot: Slot, page: &mut dyn PageBody) -> Option<Page> {
@@ -383,6 +378,7 @@ impl Monitor {
         // The picker that polled meanwhile may have given slots to other endpoints.
         self.pages.clear();
         self.poll_errors.clear();
+        self.rereads.clear();
         let slots = self.store.pool.iter().map(|(slot, _)| slot);
         slots.for_each(|slot| self.poller.join(slot));
     }
@@ -391,6 +387,7 @@ impl Monitor {
         if let Some(page) = self.pages.get_mut(slot.index()) {
             *page = PageReader::default();
         }
+        self.rereads.forget(slot);
         self.set_poll_error(slot, None);
     }
 
@@ -465,7 +462,7 @@ impl Monitor {
             .iter()
             .for_each(|slot| self.poller.leave(*slot));
         self.revisions.members += 1;
-        self.revisions.metrics += 1;
+        self.revisions.metrics += u64::from(changes != Changes::default());
         changes
     }
 

@@ -197,6 +197,61 @@ fn an_idle_pool_is_polled_a_tenth_as_often_and_foreign_traffic_ends_the_rest() {
     assert!(world.asked > 7_000, "{}", world.asked);
 }
 
+/// Milliseconds between two pages of an endpoint at rest, and the most for which one that says the same is kept back.
+const REST: u64 = 2_000;
+const KEPT_BACK: u64 = 600;
+
+#[test]
+fn pages_of_endpoints_at_rest_are_published_together_and_a_change_at_once() {
+    let mut world = World::new(100, 1);
+    (0..400).for_each(|_| world.tick(0.0, 0.0));
+    let published = world.monitor.revisions().metrics;
+    for _ in 0..400 {
+        world.tick(0.0, 0.0);
+        for slot in 0..100 {
+            let age = world.age(slot);
+            assert!(age <= REST + KEPT_BACK + 2 * TICK + FETCH, "{slot}: {age}");
+        }
+    }
+    let published = world.monitor.revisions().metrics - published;
+    assert!((30..=34).contains(&published), "{published}");
+    world.servers[7].waiting += 1;
+    let waiting = Some(f64::from(world.servers[7].waiting));
+    let mut published = world.monitor.revisions().metrics;
+    let shows = |world: &World| {
+        world
+            .monitor
+            .store
+            .pool
+            .get(Slot(7))
+            .unwrap()
+            .metrics
+            .waiting
+            == waiting
+    };
+    while !shows(&world) {
+        published = world.monitor.revisions().metrics;
+        world.tick(0.0, 0.0);
+    }
+    assert!(world.monitor.revisions().metrics > published);
+    assert!(world.age(7) <= FETCH + TICK);
+}
+
+/// However little a page may be late.
+#[test]
+fn no_endpoint_at_rest_is_stale_because_its_page_says_the_same() {
+    for staleness in [500, 800, 2_000, 10_000] {
+        let mut world = World::new(30, 2);
+        world.monitor.settings.staleness = Duration::from_millis(staleness);
+        for step in 0..1_200 {
+            world.tick(0.0, 0.0);
+            let mut pool = world.monitor.store.pool.iter();
+            let fresh = pool.all(|(_, one)| one.freshness == Freshness::Fresh);
+            assert!(step < 10 || fresh, "{staleness}");
+        }
+    }
+}
+
 #[test]
 fn an_endpoint_that_rests_and_fails_becomes_stale() {
     let mut world = World::new(1, 1);

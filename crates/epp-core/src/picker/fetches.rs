@@ -113,6 +113,7 @@ impl Picker {
                 let monitor = &mut dispatcher.endpoints.monitor;
                 match monitor.on_page(slot, &address, body, &dispatcher.clock) {
                     Scrape::Fresh => dispatcher.endpoints.mark_scraped(slot),
+                    Scrape::Known => (),
                     Scrape::Failed(reason) => {
                         let metrics = &mut dispatcher.statistics.registry;
                         let endpoint = &*address;

@@ -38,6 +38,7 @@ impl<'a> Fixture<'a> {
         let dispatcher = &mut self.0.dispatcher;
         dispatcher.clock.advance(now);
         let (monitor, clock) = (&mut dispatcher.endpoints.monitor, &dispatcher.clock);
-        monitor.on_page(slot, &address, Ok(&mut page), clock) == Scrape::Fresh
+        let scrape = monitor.on_page(slot, &address, Ok(&mut page), clock);
+        matches!(scrape, Scrape::Fresh | Scrape::Known)
     }
 }
