@@ -28,6 +28,7 @@ mod headers_only;
 mod labels;
 mod members;
 mod memory;
+mod metadata;
 mod ownership;
 mod pauses;
 mod polling;
