@@ -93,6 +93,19 @@ def with_image(folder):
     seal(folder)
 
 
+def with_module(folder):
+    """Changes a dynamic module's last byte."""
+    file = one(folder, "libepp-*-arm64-linux.so")
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    seal(folder)
+
+
+def without_module(folder):
+    one(folder, "libepp-*-arm64-linux.so").unlink()
+    seal(folder)
+
+
 def statement(change):
     def case(folder):
         file = one(folder, "*.intoto.json")
@@ -145,6 +158,8 @@ CASES = {
                                                          entry("epp-wasm/b")]), "no plain file"),
     "hidden behind": (chart(lambda entries: entries, behind=b"x" * 512), "behind its last file"),
     "blob of nothing": (with_image, "contains other files"),
+    "patched dynamic module": (with_module, "arm64-linux.so: its stamp has the digest"),
+    "no dynamic module": (without_module, "arm64-linux.so"),
     "subject twice": (statement(subject_twice), "stands there twice"),
     "key twice": (statement(lambda text: text.replace("{", '{"_type": "x", ', 1)), "stands there twice"),
 }
