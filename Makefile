@@ -27,7 +27,7 @@ FUZZ_SECONDS ?= 600
 SOAK_SECONDS ?= 600
 export FUZZ_SECONDS
 
-.PHONY: help run test test-host test-faults faults-report fuzz soak-module bench compare bench-report balancing check
+.PHONY: help run test test-host test-faults faults-report fuzz soak-module scaling-module bench compare bench-report balancing check
 .PHONY: wasm wasm-faults module module-faults envoy clients generate eppctl reproducible image prometheus browser chart-check crds
 .PHONY: dist dist-reproducible
 .PHONY: clean toolchain
@@ -67,6 +67,9 @@ fuzz: toolchain ## Fuzz every parser for FUZZ_SECONDS each
 
 soak-module: toolchain ## Run the dynamic module under a load with the address sanitizer for SOAK_SECONDS, ten minutes (docs/hosts.md)
 	@SOAK_SECONDS=$(SOAK_SECONDS) scripts/soak-module
+
+scaling-module: toolchain ## Measure what it costs four workers of the dynamic module that they share a pool (docs/hosts.md)
+	cargo test --release --quiet --locked --package epp-module --lib -- --ignored --nocapture scaling
 
 bench: wasm module envoy ## Run the published benchmark (docs/benchmarks.md): 40 minutes on an idle machine
 	@scripts/bench suite $(ARGS)

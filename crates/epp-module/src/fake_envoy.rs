@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::ptr::{from_mut, from_ref};
@@ -36,6 +37,14 @@ impl Bytes {
 
 /// What Envoy has logged.
 pub static LOG: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// The number of workers, for which configurations make a picker each.
+pub static WORKERS: AtomicU32 = AtomicU32::new(1);
+
+thread_local! {
+    /// The number of the worker that this thread is.
+    pub static WORKER: Cell<u32> = const { Cell::new(0) };
+}
 
 /// A configuration of Envoy's.
 #[derive(Default)]
@@ -246,7 +255,7 @@ fake! {
         LOG.lock().unwrap().push(format!("{level} {}", message.text()));
     }
     envoy_dynamic_module_callback_log_enabled(_level: u32) -> bool { true }
-    envoy_dynamic_module_callback_get_concurrency() -> u32 { 1 }
+    envoy_dynamic_module_callback_get_concurrency() -> u32 { WORKERS.load(Ordering::SeqCst) }
     envoy_dynamic_module_callback_is_validation_mode() -> bool { false }
     envoy_dynamic_module_callback_http_filter_config_define_counter(config: Config<'_>, name: Bytes, _labels: *const Bytes, _count: usize, id: &mut usize) -> u32 {
         let mut names = config.names.lock().unwrap();
@@ -294,7 +303,7 @@ fake! {
     envoy_dynamic_module_callback_http_filter_scheduler_new(filter: Filter<'_>) -> Woken {
         scheduler(&filter.woken)
     }
-    envoy_dynamic_module_callback_http_filter_get_worker_index(_filter: Filter<'_>) -> u32 { 0 }
+    envoy_dynamic_module_callback_http_filter_get_worker_index(_filter: Filter<'_>) -> u32 { WORKER.get() }
     envoy_dynamic_module_callback_http_get_headers_size(filter: Filter<'_>, map: u32) -> usize {
         headers(filter, map).len()
     }
@@ -321,10 +330,10 @@ fake! {
         true
     }
     envoy_dynamic_module_callback_http_get_body_chunks_size(filter: Filter<'_>, part: u32) -> usize {
-        filter.part(part).chunks(CHUNK).len()
+        chunks(filter.part(part)).len()
     }
     envoy_dynamic_module_callback_http_get_body_chunks(filter: Filter<'_>, part: u32, out: *mut Bytes) -> bool {
-        for (place, chunk) in filter.part(part).chunks(CHUNK).enumerate() {
+        for (place, chunk) in chunks(filter.part(part)).enumerate() {
             // SAFETY: the module gives room for all.
             unsafe { *out.add(place) = Bytes::of(chunk) };
         }
@@ -367,8 +376,11 @@ fake! {
     }
 }
 
-/// Bytes of a chunk: few, so that values lie across chunks.
-const CHUNK: usize = 7;
+/// Returns the chunks in which the module sees a body: of a short one so small that values lie across them, of a long one as
+/// Envoy has them.
+fn chunks(body: &[u8]) -> std::slice::Chunks<'_, u8> {
+    body.chunks(if body.len() > 3_000 { 16 << 10 } else { 7 })
+}
 
 fn headers(filter: Filter<'_>, map: u32) -> &mut Vec<(String, String)> {
     match map {

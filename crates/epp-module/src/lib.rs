@@ -36,6 +36,8 @@ mod stream;
 #[cfg(test)]
 mod fake_envoy;
 #[cfg(test)]
+mod scaling;
+#[cfg(test)]
 mod soak;
 #[cfg(test)]
 mod tests;
