@@ -1,6 +1,5 @@
 //! Many workers, one picker: what they share, and what one that starts receives.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
@@ -16,6 +15,7 @@ use crate::stream::Connection;
 use crate::ticks::{self, wait_until_shared, wait_until_vms_share, Vm};
 use crate::uploads::{begin, completion, Model, WAYS};
 use crate::{document, scorer};
+use envoy_harness::host::Host;
 use envoy_harness::path_of;
 
 /// Prompts that were placed, each with its pod. Long enough for some blocks each, and others for each
@@ -105,14 +105,20 @@ fn after_a_trap_a_worker_receives_the_prefix_index_of_the_others() {
     let proxy = setup.start();
     wait_until_vms_share(&proxy, 2);
     let placed = shared(&proxy, 60, "before the trap");
-    let of_worker = |vms: BTreeMap<_, Vm>| vms.into_values().find(|vm| vm.serves);
     let mut entries = None;
     proxy.wait_until("both VMs know the same", || {
         let vms = ticks::vms(&proxy);
         entries = vms.values().next().and_then(|vm| vm.entries);
         entries > Some(0) && vms.values().all(|vm| vm.entries == entries)
     });
-    let before = of_worker(ticks::vms(&proxy)).unwrap().heartbeats;
+    trap_and_return(&proxy, entries);
+    assert_eq!(astray(&proxy, &placed), 0);
+}
+
+/// The worker traps, and comes back with as many entries in its index.
+fn trap_and_return(proxy: &Proxy, entries: Option<u64>) {
+    let worker = || ticks::vms(proxy).into_values().find(|vm| vm.serves);
+    let before = worker().unwrap().heartbeats;
     let body = json!({"model": "m", "prompt": "hello", "max_tokens": 1});
     let fault = [("x-epp-fault", "trap")];
     let response = post(proxy.port, "/v1/completions", &body, &fault);
@@ -121,15 +127,59 @@ fn after_a_trap_a_worker_receives_the_prefix_index_of_the_others() {
     proxy.wait_until("the worker serves again", || {
         get(proxy.port, "/v1/models").is_ok_and(|response| response.status == 200)
     });
-    let mut worker = Vm::default();
+    let mut now = Vm::default();
     proxy.wait_until("the new VM has the whole index", || {
-        let now = of_worker(ticks::vms(&proxy)).filter(|vm| vm.heartbeats < before);
-        worker = now.unwrap_or_default();
-        worker.entries == entries
+        now = worker()
+            .filter(|vm| vm.heartbeats < before)
+            .unwrap_or_default();
+        now.entries == entries
     });
     // Counted in its ticks, so that the compilation before them does not count: two seconds if they are on
     // time. The page shows the entries up to half a second late.
-    assert!(worker.heartbeats <= 40, "{worker:?}");
+    assert!(now.heartbeats <= 40, "{now:?}");
+}
+
+#[test]
+fn after_a_trap_the_only_worker_receives_what_the_main_thread_has_archived() {
+    let sim = Sim::start(8, &Settings::default()).unwrap();
+    let mut setup = Setup::new(&sim.addresses(), &scorer("prefix-cache-scorer"));
+    setup.module = setup.host.faulty_file();
+    setup.status_page = true;
+    if setup.host == Host::Module {
+        return;
+    }
+    let proxy = setup.start();
+    wait_until_vms_share(&proxy, 2);
+    shared(&proxy, 20, "before there is an archive");
+    let main = |known: bool| {
+        let vms = ticks::vms(&proxy).into_values();
+        let mut others = vms.filter(|vm| !vm.serves && vm.entries.is_some());
+        others.any(|vm| (vm.entries > Some(0)) == known)
+    };
+    proxy.wait_until("the main thread has an index", || main(true));
+    let mut sent = 0;
+    while !main(false) {
+        assert!(sent < 1_000, "it still has an index");
+        for _ in 0..20 {
+            sent += 1;
+            complete(
+                proxy.port,
+                "m",
+                &format!("{sent} {}", "and so on, ".repeat(4_000)),
+            );
+        }
+    }
+    // The long prompts have evicted those before.
+    let placed = shared(&proxy, 20, "archived");
+    let mut entries = None;
+    proxy.wait_until("the page shows the worker's entries", || {
+        let before = entries;
+        let worker = ticks::vms(&proxy).into_values().find(|vm| vm.serves);
+        entries = worker.and_then(|vm| vm.entries);
+        wait_until_shared(&proxy);
+        entries > Some(0) && entries == before
+    });
+    trap_and_return(&proxy, entries);
     assert_eq!(astray(&proxy, &placed), 0);
 }
 

@@ -54,6 +54,24 @@ impl Default for Writer {
 }
 
 impl Writer {
+    /// Returns an empty value whose memory never grows while no more than these bytes are appended.
+    pub fn with_room(bytes: usize) -> Self {
+        let mut value = Vec::with_capacity(MARK.len() + bytes);
+        value.extend_from_slice(&MARK);
+        Self(value)
+    }
+
+    /// Returns how many more bytes can be appended before the memory grows.
+    pub fn room(&self) -> usize {
+        self.0.capacity() - self.0.len()
+    }
+
+    /// Appends all that was appended to another value.
+    pub fn append(&mut self, other: &Self) {
+        let fields = other.0.get(MARK.len()..).unwrap_or_default();
+        self.0.extend_from_slice(fields);
+    }
+
     /// Appends a number.
     pub fn u32(&mut self, value: u32) {
         self.0.extend_from_slice(&value.to_le_bytes());

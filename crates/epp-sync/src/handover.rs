@@ -1,6 +1,6 @@
 //! The handover of a whole prefix index to a VM that starts.
 //!
-//! The sender writes its index to the store in pieces, a part of it with each tick; the VMs that requested it
+//! The sender writes its index, or its archive (`archive.rs`), to the store in pieces, a part of it with each tick; the VMs that requested it
 //! read them, a part with each of their own. Once no VM requests it any more the pieces are emptied. So a
 //! worker that starts, or comes back after a trap, decides from the whole knowledge within a second, and a
 //! handover takes memory only while it lasts: the hashes of the index, a quarter of its size.
@@ -12,6 +12,7 @@
 use epp_core::picker::peers::{IndexPeer, Placement};
 use serde::{Deserialize, Serialize};
 
+use crate::archive::Archive;
 use crate::codec::{Reader, Writer};
 use crate::journal::{read_run, write_run};
 use crate::shared::Shared;
@@ -21,7 +22,7 @@ use crate::shared::Shared;
 const HASHES_PER_TICK: usize = 131_072;
 
 /// Hashes of one piece, 8 bytes each.
-const PIECE_HASHES: usize = 8_192;
+pub const PIECE_HASHES: usize = 8_192;
 
 /// Ticks without news after which a request is cancelled: two seconds.
 const MAX_TICKS_WITHOUT_NEWS: u32 = 40;
@@ -57,6 +58,19 @@ impl Head {
         self.pieces <= MAX_PIECES
     }
 
+    /// Begins the next piece.
+    fn next_piece(&self) -> Writer {
+        let mut writer = Writer::default();
+        writer.u64(self.edition);
+        writer
+    }
+
+    /// Puts the next piece in its place.
+    fn put(&mut self, piece: Writer, key: &str, shared: &mut Shared<'_>) {
+        shared.set(&format!("{key}/{}", self.pieces), &piece.seal(), None);
+        self.pieces += 1;
+    }
+
     fn is_for(&self, requester: u64) -> bool {
         let left_behind = self.requesters.is_empty() && self.done && self.pieces > 0;
         left_behind || self.requesters.contains(&requester)
@@ -70,6 +84,8 @@ pub struct Handover {
     own: u64,
     request: Option<Request>,
     sending: Option<Sending>,
+    /// What this VM knows, where it is not in the picker's index.
+    archive: Option<Archive>,
     editions: u64,
     idle: u32,
 }
@@ -86,10 +102,45 @@ struct Request {
 #[derive(Debug)]
 struct Sending {
     head: Head,
-    /// The list that comes next.
-    list: usize,
+    /// The list of the index that comes next, or the piece of the archive.
+    next: usize,
     /// The hashes of one list.
     hashes: Vec<u64>,
+}
+
+impl Sending {
+    /// Writes the next list of the picker's index. Returns how many hashes it has.
+    fn write_list(
+        &mut self,
+        known: &dyn IndexPeer,
+        key: &str,
+        shared: &mut Shared<'_>,
+    ) -> Option<usize> {
+        self.hashes.clear();
+        let placement = known.index_list(self.next, &mut self.hashes)?;
+        self.next += 1;
+        for hashes in self.hashes.chunks(PIECE_HASHES) {
+            let mut writer = self.head.next_piece();
+            write_run(&mut writer, placement, hashes);
+            self.head.put(writer, key, shared);
+        }
+        Some(self.hashes.len())
+    }
+
+    /// Writes the next piece of the archive. Returns how many hashes it has at most.
+    fn write_piece(
+        &mut self,
+        archive: &Archive,
+        key: &str,
+        shared: &mut Shared<'_>,
+    ) -> Option<usize> {
+        let (runs, next) = archive.piece_from(self.next)?;
+        self.next = next;
+        let mut writer = self.head.next_piece();
+        writer.append(runs);
+        self.head.put(writer, key, shared);
+        Some(PIECE_HASHES)
+    }
 }
 
 impl Handover {
@@ -100,6 +151,7 @@ impl Handover {
             own,
             request: Some(Request::default()),
             sending: None,
+            archive: None,
             editions: 0,
             idle: 0,
         }
@@ -130,23 +182,53 @@ impl Handover {
         self.request = None;
     }
 
+    /// Keeps an archive from now on, which begins with what is in the picker's index; or an index again, which
+    /// this VM requests.
+    pub fn set_archiving(&mut self, archives: bool, picker: &mut dyn IndexPeer) {
+        let fingerprint = archives.then(|| picker.fingerprint());
+        let current = self.archive.as_mut();
+        if fingerprint == current.as_ref().map(|archive| archive.fingerprint()) {
+            if let Some(archive) = current {
+                archive.set_bound(picker);
+            }
+            return;
+        }
+        self.stop_sending();
+        self.archive = archives.then(|| Archive::of_index(picker));
+        if !archives {
+            self.request = Some(Request::default());
+        }
+    }
+
+    /// Returns the archive, if this VM keeps one.
+    pub fn archive(&mut self) -> Option<&mut Archive> {
+        self.archive.as_mut()
+    }
+
+    /// Returns whether the index that this VM has, or will have, holds blocks without those before them.
+    pub fn allows_gaps(&self) -> bool {
+        self.request.is_some() || self.archive.is_some()
+    }
+
     /// Leaves the sending to another VM.
     pub fn stop_sending(&mut self) {
         self.sending = None;
     }
 
-    /// Writes the next pieces of the index while there are requesters, and removes the pieces otherwise.
-    /// With another requester it begins again.
+    /// Writes the next pieces of the index while there are requesters, and removes the pieces otherwise. It begins
+    /// again with another requester, and where another VM has written pieces meanwhile.
     pub fn send(&mut self, requesters: &[u64], known: &dyn IndexPeer, shared: &mut Shared<'_>) {
         if requesters.is_empty() {
             self.clear_away(shared);
             return;
         }
-        let known_to = |sending: &Sending| {
+        let stored = self.head(shared).map(|head| head.edition);
+        let goes_on = |sending: &Sending| {
             let mut requesters = requesters.iter();
             requesters.all(|requester| sending.head.requesters.contains(requester))
+                && stored == Some(sending.head.edition)
         };
-        if !self.sending.as_ref().is_some_and(known_to) {
+        if !self.sending.as_ref().is_some_and(goes_on) {
             self.begin(requesters, known.fingerprint(), shared);
         }
         self.send_pieces(HASHES_PER_TICK, known, shared);
@@ -168,21 +250,12 @@ impl Handover {
             return;
         };
         while room > 0 && !sending.head.done {
-            sending.hashes.clear();
-            let Some(placement) = known.index_list(sending.list, &mut sending.hashes) else {
-                sending.head.done = true;
-                break;
+            let written = match &self.archive {
+                Some(archive) => sending.write_piece(archive, &self.key, shared),
+                None => sending.write_list(known, &self.key, shared),
             };
-            sending.list += 1;
-            room = room.saturating_sub(sending.hashes.len().max(1));
-            for hashes in sending.hashes.chunks(PIECE_HASHES) {
-                let mut writer = Writer::default();
-                writer.u64(sending.head.edition);
-                write_run(&mut writer, placement, hashes);
-                let key = format!("{}/{}", self.key, sending.head.pieces);
-                shared.set(&key, &writer.seal(), None);
-                sending.head.pieces += 1;
-            }
+            sending.head.done = written.is_none();
+            room = room.saturating_sub(written.unwrap_or_default().max(1));
         }
         shared.put(&self.key, &sending.head, None);
     }
@@ -204,7 +277,7 @@ impl Handover {
                 done: false,
                 requesters: requesters.to_vec(),
             },
-            list: 0,
+            next: 0,
             hashes: Vec::new(),
         });
         version
@@ -222,7 +295,9 @@ impl Handover {
             return;
         }
         self.idle = 0;
-        let Some(head) = self.head(shared).filter(|head| head.pieces > 0) else {
+        // One of an empty index is cleared as well: a VM that requests one again must not take it for the answer.
+        let is_left = |head: &Head| head.pieces > 0 || !head.requesters.is_empty();
+        let Some(head) = self.head(shared).filter(is_left) else {
             return;
         };
         // An earlier handover may have had more than this one.
@@ -261,7 +336,14 @@ impl Handover {
             .head(shared)
             .filter(|head| head.fingerprint == fingerprint && head.is_for(self.own));
         if let Some(head) = head {
-            if self.receive_pieces(&mut request, &head, shared, take) {
+            let mut archive = self.archive.take();
+            let mut take = |list, hashes: &mut dyn Iterator<Item = u64>| match &mut archive {
+                Some(archive) => archive.append(list, &hashes.collect::<Vec<_>>()),
+                None => take(list, hashes),
+            };
+            let is_whole = self.receive_pieces(&mut request, &head, shared, &mut take);
+            self.archive = archive;
+            if is_whole {
                 return;
             }
         }
@@ -297,7 +379,8 @@ impl Handover {
             request.read += 1;
             request.ticks_without_news = 0;
             request.ticks_without_donor = 0;
-            room = room.saturating_sub(read_run(&mut reader, take).unwrap_or(0).max(1));
+            let runs = std::iter::from_fn(|| read_run(&mut reader, take));
+            room = room.saturating_sub(runs.sum::<usize>().max(1));
         }
         head.done && request.read >= head.pieces
     }

@@ -37,6 +37,12 @@ impl IndexPeer for Counted {
         None
     }
 
+    fn clear_index(&mut self) {}
+
+    fn max_index_bytes(&self) -> usize {
+        64 << 20
+    }
+
     fn held(&self) -> u32 {
         0
     }

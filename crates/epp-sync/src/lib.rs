@@ -23,7 +23,7 @@
 //! | `worker/N/findings`, `findings` | what a VM finds wrong, and what is wrong with the pool | [`findings`] |
 //! | `worker/N/report`, `plan` | its state for the status page, and the plan in force | [`report`] |
 //! | `announced` | the plan that was last logged as in force, with its build and warnings | the host |
-//! | `index`, `index/P` | a prefix index, handed over to a VM that starts | [`handover`] |
+//! | `index`, `index/P` | a prefix index or an archive, handed over to a VM that starts | [`handover`] |
 //!
 //! The keys for all pools are `epp-wasm/VERSION/watched` and `epp-wasm/VERSION/pools` ([`report`]), and [`BUILD`], which
 //! all versions share. One codec ([`codec`]) seals every value but those of the
@@ -31,6 +31,7 @@
 
 #![forbid(unsafe_code)]
 
+mod archive;
 pub mod codec;
 pub mod delivery;
 mod ejections;
@@ -68,4 +69,4 @@ pub const BUILD: &str = "epp-wasm/build";
 
 /// The beginning of all other keys: a name, and the version of everything that is shared. Two versions of the module do
 /// not read each other's values; any change to a value's bytes or meaning increases it.
-pub const ROOT: &str = "epp-wasm/13";
+pub const ROOT: &str = "epp-wasm/14";

@@ -13,6 +13,10 @@ use crate::shared::Shared;
 /// more waits for the next tick, or is lost as soon as the ring has gone round.
 pub(super) const HASHES_PER_TICK: usize = 32_768;
 
+/// Hashes of others' journals that a VM takes in before it keeps an archive: those of some hundred long prompts, with
+/// which a worker under load serves a request itself.
+pub(super) const MIN_TAKEN_IN: usize = 65_536;
+
 /// One VM's part in the exchange.
 #[derive(Debug)]
 pub struct Peers {
@@ -23,6 +27,8 @@ pub struct Peers {
     /// Whether decisions may be based on what others say.
     sharing: bool,
     presence: Presence,
+    /// Hashes of others' journals that were taken in so far.
+    taken_in: usize,
     /// Whose journal is read first, where not all can be read in one tick.
     turn: usize,
 }
@@ -37,6 +43,7 @@ impl Peers {
             handover: Handover::new(base, own),
             sharing: true,
             presence: Presence::default(),
+            taken_in: 0,
             turn: 0,
         }
     }
@@ -72,6 +79,19 @@ impl Peers {
     /// Returns whether another VM's index may be handed over to this one.
     pub fn is_requesting(&self) -> bool {
         self.sharing && self.handover.is_requesting()
+    }
+
+    /// Returns whether blocks may come without those before them.
+    pub fn allows_gaps(&self) -> bool {
+        self.sharing && self.handover.allows_gaps()
+    }
+
+    /// Chooses whether this VM has an index or an archive. It has an archive where it may, because it polls and has never
+    /// served a request, and the others learn much meanwhile: then it is that of Envoy's main thread, or one more
+    /// request will not matter.
+    pub fn choose_knowledge(&mut self, may_archive: bool, picker: &mut dyn IndexPeer) {
+        let archives = self.sharing && may_archive && self.taken_in >= MIN_TAKEN_IN;
+        self.handover.set_archiving(archives, picker);
     }
 
     /// Returns how many VMs share, this one included.
@@ -117,7 +137,7 @@ impl Peers {
         if self.sharing {
             self.hand_over(shared, picker);
         }
-        picker.allow_gaps(self.is_requesting());
+        picker.allow_gaps(self.allows_gaps());
     }
 
     /// Returns whether there was something to exchange between ticks as of the last one: something in flight,
@@ -234,8 +254,10 @@ impl Peers {
         for (worker, owner, peer) in peers {
             let room = left / waiting.max(1);
             waiting -= 1;
-            let mut take =
-                |learnt, prompt: &[u64], from| picker.learn(worker, learnt, prompt, from);
+            let mut take = |learnt, prompt: &[u64], from| match self.handover.archive() {
+                Some(archive) => archive.append(learnt, prompt.get(from..).unwrap_or_default()),
+                None => picker.learn(worker, learnt, prompt, from),
+            };
             let journal = PeerJournal {
                 base: &self.base,
                 worker,
@@ -246,6 +268,7 @@ impl Peers {
             let before = shared.unrecognised();
             let (reached, taken) = journal.read(room, shared, &mut take);
             left = left.saturating_sub(taken);
+            self.taken_in = self.taken_in.saturating_add(taken);
             let corrupt = shared.unrecognised() != before;
             peer.corrupt_segments = if corrupt {
                 peer.corrupt_segments.saturating_add(1)
@@ -263,13 +286,14 @@ impl Peers {
     }
 
     /// Returns which VMs request the index, and whether it is this VM that sends it: the first of those that
-    /// do not request it themselves, before all others one that serves no requests.
+    /// do not request it themselves, before all others one that serves requests, since another one may have an
+    /// archive only.
     fn roles(&mut self) -> (Vec<u64>, bool) {
         let Some(own) = self.workers.slot() else {
             return (Vec::new(), false);
         };
         let fingerprint = self.presence.fingerprint;
-        let mine = (self.presence.serves, own);
+        let mine = (!self.presence.serves, own);
         let mut sends = !self.handover.is_requesting();
         let (mut requesters, mut donor_present) = (Vec::new(), false);
         for (number, peer) in self.workers.others() {
@@ -281,7 +305,7 @@ impl Peers {
             donor_present |= !presence.requests_index;
             // One that is late may be gone.
             sends &=
-                !peer.is_punctual() || presence.requests_index || mine < (presence.serves, number);
+                !peer.is_punctual() || presence.requests_index || mine < (!presence.serves, number);
         }
         self.handover.observe_donor(donor_present);
         (requesters, sends)

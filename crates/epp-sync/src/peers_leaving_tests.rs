@@ -127,6 +127,12 @@ impl IndexPeer for Large {
 
     fn allow_gaps(&mut self, _: bool) {}
 
+    fn clear_index(&mut self) {}
+
+    fn max_index_bytes(&self) -> usize {
+        64 << 20
+    }
+
     fn held(&self) -> u32 {
         0
     }

@@ -7,44 +7,20 @@ use crate::faulty::Faulty;
 use crate::shared::Traffic;
 use crate::{InProcess, Store};
 use epp_core::picker::peers::{EndpointLoad, Evidence, Placement};
-use epp_core::prefix::index::Index;
 use epp_core::prefix::key::TableKey;
-use epp_core::prefix::matcher::Matcher;
 
+#[path = "peers_archive_tests.rs"]
+mod archive;
 #[path = "peers_leaving_tests.rs"]
 mod leaving;
 #[path = "peers_toy.rs"]
 mod toy;
-use toy::{Toy, HELD, SLOTS};
-
-/// A prompt: one of few beginnings, and it parts from others of that one somewhere, so that contexts
-/// of all lengths occur, and blocks that several hold. A block's hash covers all blocks before it.
-fn prompt(rng: &mut fastrand::Rng) -> Vec<u64> {
-    // Above what contents are, so that no block is the same behind another one.
-    let mut last = rng.u64(16..19);
-    let length = rng.usize(1..60);
-    let parts = rng.usize(..=length);
-    let blocks = (0..length).map(|number| {
-        let content = if number < parts { 1 } else { rng.u64(1..3) };
-        last = (last ^ content)
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            .rotate_left(23);
-        last
-    });
-    blocks.collect()
-}
-
-fn run(producer: u8, slot: u32) -> Placement {
-    Placement {
-        evidence: Evidence::Sent,
-        producer,
-        slot,
-        tag: slot + 100,
-    }
-}
+use toy::{matched, prompt, run, Toy, HELD, SLOTS};
 
 struct Vm {
     peers: Peers,
+    /// Whether it polls and serves no requests.
+    idle: bool,
     toy: Toy,
     late: u32,
     traffic: Traffic,
@@ -53,7 +29,8 @@ struct Vm {
 impl Vm {
     fn tick(&mut self, store: &mut dyn Store) {
         let shared = &mut Shared::new(store, &mut self.traffic);
-        self.peers.tick(true, false, shared, &mut self.toy);
+        self.peers.choose_knowledge(self.idle, &mut self.toy);
+        self.peers.tick(!self.idle, false, shared, &mut self.toy);
     }
 }
 
@@ -89,6 +66,7 @@ impl Sim {
         self.started += 1;
         self.vms.push(Vm {
             peers: Peers::new("base", self.started * 1_000),
+            idle: false,
             traffic: Traffic::default(),
             toy: Toy {
                 capacity: self.capacity,
@@ -100,12 +78,13 @@ impl Sim {
 
     /// A request goes to an endpoint, or one ends.
     fn work(&mut self) {
-        let vm = self.rng.usize(0..self.vms.len());
+        let mut vms: Vec<&mut Vm> = self.vms.iter_mut().filter(|vm| !vm.idle).collect();
+        let vm = self.rng.usize(0..vms.len());
+        let vm = vms.swap_remove(vm);
         let (slot, prompt) = (self.rng.u32(0..SLOTS), prompt(&mut self.rng));
         let tokens = self.rng.u64(0..500);
         // Some of it may leave before the rest has come.
         let part = self.rng.usize(..=prompt.len());
-        let vm = &mut self.vms[vm];
         let run = run(0, slot);
         for (from, to) in [(0, part), (part, prompt.len())] {
             for block in vm.toy.add(run, &prompt[..to], from) {
@@ -180,7 +159,7 @@ impl Sim {
                 }
                 having.iter().for_each(|slot| expected[*slot as usize] += 1);
             }
-            for vm in &self.vms {
+            for vm in self.vms.iter().filter(|vm| !vm.idle) {
                 assert_eq!(matched(&vm.toy.index, prompt), expected, "seed {seed}");
             }
         }
@@ -201,17 +180,6 @@ impl Sim {
             }
         }
     }
-}
-
-fn matched(index: &Index, prompt: &[u64]) -> Vec<u32> {
-    let mut matcher = Matcher::default();
-    for hash in prompt {
-        matcher.extend(index, *hash);
-    }
-    matcher.settle(index);
-    let mut counts = matcher.counts().to_vec();
-    counts.resize(SLOTS as usize, 0);
-    counts
 }
 
 #[test]
@@ -438,6 +406,7 @@ fn neighbours_under_other_names_do_not_disturb() {
         .zip(1..)
         .map(|(base, own)| Vm {
             peers: Peers::new(base, own),
+            idle: false,
             toy: Toy::default(),
             late: 0,
             traffic: Traffic::default(),

@@ -4,16 +4,43 @@ use std::collections::{BTreeMap, HashSet};
 
 use epp_core::prefix::index::Index;
 use epp_core::prefix::key::Secret;
+use epp_core::prefix::matcher::Matcher;
 
-use epp_core::picker::peers::{EndpointLoad, LearntLog, Placement};
+use epp_core::picker::peers::{EndpointLoad, Evidence, LearntLog, Placement};
 
 use super::super::*;
-use super::run;
 
 /// Endpoints there are.
 pub const SLOTS: u32 = 5;
 /// Requests that each VM says it holds.
 pub const HELD: u32 = 3;
+
+/// A prompt: one of few beginnings, and it parts from others of that one somewhere, so that contexts
+/// of all lengths occur, and blocks that several hold. A block's hash covers all blocks before it.
+pub fn prompt(rng: &mut fastrand::Rng) -> Vec<u64> {
+    // Above what contents are, so that no block is the same behind another one.
+    let mut last = rng.u64(16..19);
+    let length = rng.usize(1..60);
+    let parts = rng.usize(..=length);
+    let blocks = (0..length).map(|number| {
+        let content = if number < parts { 1 } else { rng.u64(1..3) };
+        last = (last ^ content)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(23);
+        last
+    });
+    blocks.collect()
+}
+
+/// Returns a placement that is sent to the endpoint in this slot.
+pub fn run(producer: u8, slot: u32) -> Placement {
+    Placement {
+        evidence: Evidence::Sent,
+        producer,
+        slot,
+        tag: slot + 100,
+    }
+}
 
 /// The blocks that one VM holds: in the index that it decides from, and in a plain set without a bound.
 pub struct Toy {
@@ -87,6 +114,14 @@ impl IndexPeer for Toy {
         (slot < SLOTS).then(|| run(0, slot))
     }
 
+    fn clear_index(&mut self) {
+        self.index = empty_index();
+    }
+
+    fn max_index_bytes(&self) -> usize {
+        64 << 20
+    }
+
     fn held(&self) -> u32 {
         HELD
     }
@@ -103,4 +138,16 @@ impl IndexPeer for Toy {
             sum.1 += load.tokens;
         }
     }
+}
+
+/// Returns how many blocks of a prompt each endpoint holds.
+pub fn matched(index: &Index, prompt: &[u64]) -> Vec<u32> {
+    let mut matcher = Matcher::default();
+    for hash in prompt {
+        matcher.extend(index, *hash);
+    }
+    matcher.settle(index);
+    let mut counts = matcher.counts().to_vec();
+    counts.resize(SLOTS as usize, 0);
+    counts
 }

@@ -102,7 +102,7 @@ impl Sharing {
         let sharing = picker.may_share();
         self.peers.set_sharing(sharing);
         picker.set_sharing(sharing);
-        picker.allow_gaps(self.peers.is_requesting());
+        picker.allow_gaps(self.peers.allows_gaps());
     }
 
     /// The VM is destroyed, or runs the pool no more.
@@ -144,6 +144,8 @@ impl Sharing {
             this.watch_page(&mut picker, shared);
             this.agree_on_secret(&mut picker, shared);
             let (serves, loads_outdated) = (picker.serves(), picker.take_loads_outdated());
+            let may_archive = picker.polls() && !serves;
+            this.peers.choose_knowledge(may_archive, &mut picker);
             this.peers.tick(serves, loads_outdated, shared, &mut picker);
             if this.peers.is_sharing() {
                 let (outliers, pool) = picker.outliers();

@@ -128,6 +128,12 @@ impl IndexPeer for Counted {
         })
     }
 
+    fn clear_index(&mut self) {}
+
+    fn max_index_bytes(&self) -> usize {
+        64 << 20
+    }
+
     fn held(&self) -> u32 {
         0
     }

@@ -32,7 +32,7 @@ pub const WORKERS: &[Column] = &[
     ("", "open\nrequests", "Requests that have not ended."),
     ("", "of these\nheld", "They wait for more of their body."),
     ("w", "requests in flight\nby endpoint", "Requests that this worker sent and that have not ended."),
-    ("", "index\nentries", "Blocks of prompts that endpoints probably have cached."),
+    ("", "index\nentries", "Blocks of prompts that endpoints probably have cached; none on the main thread under load."),
     ("", "index\nused", "Share of the index's memory, maxIndexBytes."),
     ("", "index\nevictions", "Entries dropped for newer ones."),
     ("", "memory", "Of the module in this worker."),

@@ -79,8 +79,18 @@ impl Dispatcher {
         Some(placement(state, ALL_SLOTS, 0))
     }
 
-    /// Takes over a part of what another picker has listed. Keys that are bound here stay as they are.
-    pub fn take_over_bindings(&mut self, state: StateId, words: &mut dyn Iterator<Item = u64>) {
+    /// Takes over a part of what another picker has listed, whose keys stay as they are where they are bound here, or a
+    /// binding that another picker has archived.
+    pub fn take_over_bindings(
+        &mut self,
+        state: StateId,
+        list: Placement,
+        words: &mut dyn Iterator<Item = u64>,
+    ) {
+        if list.slot != ALL_SLOTS {
+            let words: Vec<u64> = words.collect();
+            return self.learn_binding(state, list, &words);
+        }
         while let (Some(key), Some(place)) = (words.next(), words.next()) {
             let (slot, generation) = (Slot((place >> 48) as u32), (place >> 32) as u16);
             let tag = place as u32;

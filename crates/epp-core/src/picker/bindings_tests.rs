@@ -126,6 +126,25 @@ fn a_picker_that_starts_takes_over_whole_states() {
 }
 
 #[test]
+fn a_picker_that_starts_takes_over_the_bindings_of_an_archive() {
+    let (mut one, mut new) = (picker(&[1, 2, 3]), picker(&[1, 2, 3]));
+    (0..5).for_each(|_| drop(send(&mut one)));
+    let archived: Vec<_> = one
+        .peers()
+        .learnt()
+        .entries()
+        .map(|(placement, span, hashes)| (placement, hashes[span.context..].to_vec()))
+        .collect();
+    assert_eq!(archived.len(), 5);
+    for (placement, words) in archived {
+        new.peers().take_over(placement, &mut words.into_iter());
+    }
+    assert_eq!(bound(&new), bound(&one));
+    new.peers().clear_index();
+    assert!(bound(&new).is_empty());
+}
+
+#[test]
 fn state_stays_across_a_reload_that_does_not_concern_it() {
     let mut picker = picker(&[1, 2, 3]);
     let fingerprint = picker.peers().fingerprint();

@@ -181,8 +181,12 @@ pub trait IndexPeer {
     /// the last used one at the end. There is one such list for each pair, and then one for each plugin's state; `None`
     /// past the last.
     fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement>;
+    /// Empties all that [`Self::index_list`] lists.
+    fn clear_index(&mut self);
+    /// Returns the bound on the memory of all indexes, in bytes.
+    fn max_index_bytes(&self) -> usize;
     /// Takes over a part, of an even number of hashes unless it is the last, of a list that another picker has written
-    /// by [`Self::index_list`].
+    /// by [`Self::index_list`], or placements as [`Self::learn`] gets them, whose order alone is known.
     fn take_over(&mut self, list: Placement, hashes: &mut dyn Iterator<Item = u64>) {
         // In order of use, so that nothing is known of what stood before each; whose slot the sender's is does
         // not matter, since all counts as proven.
@@ -238,9 +242,24 @@ impl IndexPeer for PeerView<'_> {
         }
     }
 
+    fn clear_index(&mut self) {
+        let Dispatcher {
+            prefixes,
+            states,
+            plan,
+            ..
+        } = &mut self.0.dispatcher;
+        *states = States::new(&plan.states, prefixes.secret());
+        prefixes.begin(plan);
+    }
+
+    fn max_index_bytes(&self) -> usize {
+        self.0.plan().settings.max_index_bytes
+    }
+
     fn take_over(&mut self, list: Placement, hashes: &mut dyn Iterator<Item = u64>) {
         match state_of(list) {
-            Some(state) => self.0.dispatcher.take_over_bindings(state, hashes),
+            Some(state) => self.0.dispatcher.take_over_bindings(state, list, hashes),
             None => hashes.for_each(|hash| self.learn(0, list, &[hash], 0)),
         }
     }
