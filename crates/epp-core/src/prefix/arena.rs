@@ -1,8 +1,8 @@
 //! The entries of the prefix index and the hash table that finds them, in memory that grows piece by piece.
 //!
 //! A vector that doubles would take twice the memory in the worst case, and stop a request for as long as it takes to
-//! copy everything. Both the entries and the buckets of the table therefore come in chunks that stay where they are,
-//! and the table grows by one bucket at a time (linear hashing).
+//! copy everything. Both the entries and the buckets of the table therefore come in chunks (`chunks.rs`) that stay
+//! where they are, and the table grows by one bucket at a time (linear hashing).
 //!
 //! A block may have several entries, one for each endpoint that holds it. The *primary* entry says which endpoints
 //! these are; the others are *secondary*.
@@ -14,6 +14,7 @@
 //! removed, or when a second endpoint holds its block. One block in sixteen is always linked
 //! ([`TableKey::context`]), so that a look-up can begin in the middle of a prompt.
 
+use super::chunks::Chunks;
 use super::key::{ScatteredHash, TableKey};
 
 /// Marks the end of a list.
@@ -28,15 +29,14 @@ const UNLINKED: u32 = u32::MAX - 1;
 /// Value of [`Entry::slot`] in a free entry.
 const FREE_SLOT: u16 = u16::MAX;
 
-/// Items of one chunk.
-const CHUNK: usize = 1024;
+/// Entries per bucket, in the table or not.
+const ENTRIES_PER_BUCKET: usize = 3;
 
-/// Entries per bucket, in the table or not. If few entries are in the table, most buckets are empty, and a new block is
-/// recognised without reading any entry.
-const ENTRIES_PER_BUCKET: usize = 2;
+/// Buckets that are split off together: the entries that move are cache misses, and those of several buckets overlap.
+const BUCKETS_PER_SPLIT: usize = 32;
 
-/// Maximum entries per bucket. With keyed hashes a bucket has about two entries, or four if every entry is in the table;
-/// 64 have a probability of 10^-55. The bound limits the cost of a look-up, an insertion and a split whatever the hashes
+/// Maximum entries per bucket. With keyed hashes a bucket has at most six entries on average, if every entry is in the
+/// table; 64 have a probability of 10^-43. The bound limits the cost of a look-up, an insertion and a split whatever the hashes
 /// are. An entry whose bucket is full stays out of the table, which loses its match.
 const MAX_CHAIN: usize = 64;
 
@@ -82,7 +82,7 @@ impl Entry {
     pub fn new(hash: u64, slot: u16, holders: u32, provenance: Provenance) -> Self {
         Self {
             hash: [hash as u32, (hash >> 32) as u32],
-            next: NONE,
+            next: UNLINKED,
             newer: NONE,
             older: NONE,
             holders,
@@ -125,49 +125,15 @@ impl Entry {
     }
 }
 
-/// A vector in chunks that never move.
-#[derive(Debug, Clone)]
-struct Chunks<T> {
-    chunks: Vec<Box<[T; CHUNK]>>,
-    len: usize,
-}
-
-impl<T: Copy> Chunks<T> {
-    const EMPTY: Self = Self {
-        chunks: Vec::new(),
-        len: 0,
-    };
-
-    fn get(&self, place: usize) -> Option<&T> {
-        self.chunks.get(place / CHUNK)?.get(place % CHUNK)
-    }
-
-    fn get_mut(&mut self, place: usize) -> Option<&mut T> {
-        self.chunks.get_mut(place / CHUNK)?.get_mut(place % CHUNK)
-    }
-
-    fn push(&mut self, item: T) {
-        if self.len == self.chunks.len() * CHUNK {
-            self.chunks.push(Box::new([item; CHUNK]));
-        }
-        self.len += 1;
-        if let Some(last) = self.get_mut(self.len - 1) {
-            *last = item;
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        self.chunks.len() * CHUNK * size_of::<T>()
-            + self.chunks.capacity() * size_of::<Box<[T; CHUNK]>>()
-    }
-}
-
 /// The entries and their table.
 #[derive(Debug, Clone)]
 pub struct Arena {
     entries: Chunks<Entry>,
     /// The first entry of each bucket.
     buckets: Chunks<u32>,
+    /// The marks of each bucket's keys ([`mark`]), and of keys that left it while others stayed. A new block is recognised
+    /// by them alone, which are few enough to stay in the cache.
+    marks: Chunks<u8>,
     /// The first free entry.
     free: u32,
     /// Number of entries in use.
@@ -186,11 +152,13 @@ pub struct Arena {
 impl Arena {
     /// Creates an empty arena, whose table has this key.
     pub fn new(key: TableKey) -> Self {
-        let mut buckets = Chunks::EMPTY;
+        let (mut buckets, mut marks) = (Chunks::EMPTY, Chunks::EMPTY);
         buckets.push(NONE);
+        marks.push(0);
         Self {
             entries: Chunks::EMPTY,
             buckets,
+            marks,
             free: NONE,
             live: 0,
             orphan: NONE,
@@ -213,7 +181,7 @@ impl Arena {
 
     /// Returns the allocated memory in bytes.
     pub fn bytes(&self) -> usize {
-        self.entries.bytes() + self.buckets.bytes()
+        self.entries.bytes() + self.buckets.bytes() + self.marks.bytes()
     }
 
     /// Returns the entry at a place.
@@ -300,20 +268,24 @@ impl Arena {
         }
     }
 
-    /// Scatters the hashes of the first of these blocks, and reads their buckets into the cache. In a large table nearly
-    /// every bucket is a cache miss; here the misses overlap, while one after the other they are most of the cost of a
+    /// Scatters the hashes of the first of these blocks, and reads their buckets' marks into the cache. In a large table
+    /// many of these are cache misses; here the misses overlap, while one after the other they are most of the cost of a
     /// new block.
     pub fn prefetch(&self, blocks: &[u64], scattered: &mut [ScatteredHash]) {
-        let mut heads = 0;
+        let mut marks = 0;
         for (hash, block) in blocks.iter().zip(scattered) {
             *block = self.key.scatter(*hash);
-            heads ^= self.buckets.get(self.bucket(block.mixed)).unwrap_or(&0);
+            marks ^= self.marks.get(self.bucket(block.mixed)).unwrap_or(&0);
         }
-        std::hint::black_box(heads);
+        std::hint::black_box(marks);
     }
 
     fn find(&self, key: u64, is: impl Fn(&Entry) -> bool) -> Option<u32> {
-        let head = *self.buckets.get(self.bucket(key))?;
+        let bucket = self.bucket(key);
+        if self.marks.get(bucket)? & mark(key) == 0 {
+            return None;
+        }
+        let head = *self.buckets.get(bucket)?;
         let found = self.chain(head).find(|(_, entry)| is(entry));
         found.map(|(place, _)| place)
     }
@@ -349,17 +321,16 @@ impl Arena {
     /// Inserts an entry of a block and returns its place. `last` is the place of the same endpoint's entry of the block
     /// before, if that is a primary entry.
     pub fn insert(&mut self, entry: Entry, block: ScatteredHash, last: u32) -> u32 {
-        let place = match self.get(self.free).map(|free| free.next) {
-            Some(next) => std::mem::replace(&mut self.free, next),
+        let place = match self.entries.get_mut(self.free as usize) {
+            Some(free) => {
+                let next = std::mem::replace(free, entry).next;
+                std::mem::replace(&mut self.free, next)
+            }
             None => {
                 self.entries.push(entry);
                 (self.entries.len - 1) as u32
             }
         };
-        if let Some(free) = self.get_mut(place) {
-            *free = entry;
-            free.next = UNLINKED;
-        }
         self.live += 1;
         let follows = last != NONE && last + 1 == place;
         let is_found_after_last = follows && entry.holders == 0 && !block.is_milestone();
@@ -367,7 +338,7 @@ impl Arena {
             self.link(place);
         }
         if self.live > ENTRIES_PER_BUCKET * self.buckets.len {
-            self.split();
+            self.split_some();
         }
         place
     }
@@ -434,8 +405,18 @@ impl Arena {
         if let Some(entry) = self.get_mut(place) {
             entry.next = if has_room { head } else { UNLINKED };
         }
-        if let Some(first) = self.buckets.get_mut(bucket).filter(|_| has_room) {
+        if has_room {
+            self.put_first(place, bucket, key);
+        }
+    }
+
+    /// Makes an entry with this key the first of a bucket.
+    fn put_first(&mut self, place: u32, bucket: usize, key: u64) {
+        if let Some(first) = self.buckets.get_mut(bucket) {
             *first = place;
+        }
+        if let Some(marks) = self.marks.get_mut(bucket) {
+            *marks |= mark(key);
         }
     }
 
@@ -451,6 +432,9 @@ impl Arena {
         };
         if *head == place {
             *head = next;
+            if let Some(marks) = self.marks.get_mut(bucket).filter(|_| next == NONE) {
+                *marks = 0;
+            }
             return;
         }
         let head = *head;
@@ -461,28 +445,53 @@ impl Arena {
         }
     }
 
+    /// Splits [`BUCKETS_PER_SPLIT`] buckets.
+    fn split_some(&mut self) {
+        let first = self.buckets.len;
+        let new = first..first + BUCKETS_PER_SPLIT;
+        let heads = new
+            .clone()
+            .filter_map(|new| self.buckets.get(split_from(new)));
+        let read = heads.filter_map(|head| self.get(*head));
+        std::hint::black_box(read.fold(0, |all, entry| all ^ entry.next));
+        new.for_each(|new| self.split(new));
+    }
+
     /// Adds a bucket, and moves the entries that belong there from the bucket that it is split off from.
-    fn split(&mut self) {
-        let new = self.buckets.len;
+    fn split(&mut self, new: usize) {
         self.buckets.push(NONE);
-        let old = new - (new + 1).next_power_of_two() / 2;
+        self.marks.push(0);
+        let old = split_from(new);
         let Some(head) = self.buckets.get_mut(old) else {
             return;
         };
         let mut place = std::mem::replace(head, NONE);
+        if let Some(marks) = self.marks.get_mut(old) {
+            *marks = 0;
+        }
         while let Some(entry) = self.get(place) {
             let (key, next) = (self.key_of(entry), entry.next);
             // Neither bucket gets more entries than the old one had.
             let bucket = self.bucket(key);
-            if let Some(head) = self.buckets.get_mut(bucket) {
-                let following = std::mem::replace(head, place);
-                if let Some(entry) = self.get_mut(place) {
-                    entry.next = following;
-                }
+            let following = self.buckets.get(bucket).copied().unwrap_or(NONE);
+            if let Some(entry) = self.get_mut(place) {
+                entry.next = following;
             }
+            self.put_first(place, bucket, key);
             #[cfg(test)]
             self.steps.set(self.steps.get() + 1);
             place = next;
         }
     }
+}
+
+/// Returns the bit that stands for a key among the marks of its bucket. The bits of the key below decide on the bucket,
+/// and those above on what is a milestone.
+fn mark(key: u64) -> u8 {
+    1 << (key >> 56 & 7)
+}
+
+/// Returns the bucket that a new one is split off from.
+fn split_from(new: usize) -> usize {
+    new - (new + 1).next_power_of_two() / 2
 }

@@ -312,6 +312,7 @@ impl Index {
         let known = own.or_else(|| self.find(first?, slot, hash));
         if let (Some(place), Some(list)) = (known, self.lists.get_mut(usize::from(slot))) {
             list.unlink(place, place, &mut self.arena);
+            list.append(place, place, &mut self.arena);
         }
         let placed = known.or_else(|| self.insert(cursor, slot, block, first));
         cursor.new = first.is_none();
@@ -320,14 +321,10 @@ impl Index {
         let primary = first.filter(|first| self.arena.is_primary(*first, hash));
         cursor.primary = primary.or(placed).unwrap_or(NONE);
         let place = placed?;
-        if let Some(list) = self.lists.get_mut(usize::from(slot)) {
-            list.append(place, place, &mut self.arena);
-        }
-        let entry = self.arena.get_mut(place)?;
         if known.is_some() {
+            let entry = self.arena.get_mut(place)?;
             return Some(change(entry, full, period, cursor.provenance));
         }
-        entry.mark_published(period);
         Some(BlockChange {
             new: true,
             unproven: false,

@@ -61,6 +61,16 @@ impl LruList {
         }
     }
 
+    /// Appends an entry that was inserted with [`Self::newest`] as the next older one.
+    pub fn append_new(&mut self, place: u32, arena: &mut Arena) {
+        self.count += 1;
+        let before = std::mem::replace(&mut self.newest, place);
+        match arena.get_mut(before) {
+            Some(before) => before.newer = place,
+            None => self.oldest = place,
+        }
+    }
+
     /// Appends one entry, or several that are linked among each other, as the newest.
     pub fn append(&mut self, oldest: u32, newest: u32, arena: &mut Arena) {
         let before = std::mem::replace(&mut self.newest, newest);

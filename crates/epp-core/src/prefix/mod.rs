@@ -2,6 +2,7 @@
 //! their chained hashes, and the index of the hashes that were sent to each endpoint.
 
 mod arena;
+mod chunks;
 pub mod digest;
 pub mod index;
 pub mod key;

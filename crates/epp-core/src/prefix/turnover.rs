@@ -112,8 +112,8 @@ impl Index {
         dropped
     }
 
-    /// Inserts an entry of the block whose primary entry is `first`; the caller adds it to the endpoint's list. Returns
-    /// `None` if there is no room for another holder.
+    /// Inserts an entry of the block whose primary entry is `first`, as the newest in the endpoint's list, and as published.
+    /// Returns `None` if there is no room for another holder.
     pub(super) fn insert(
         &mut self,
         cursor: &AddCursor,
@@ -152,16 +152,17 @@ impl Index {
                 SECONDARY
             }
         };
-        if let Some(list) = self.lists.get_mut(usize::from(slot)) {
-            list.count += 1;
-        }
-        let last = cursor.before.filter(|before| {
-            let own = self.arena.get(cursor.own);
-            own.is_some_and(|own| own.slot == slot) && self.arena.is_primary(cursor.own, *before)
+        let own = self.arena.get(cursor.own).filter(|own| {
+            own.slot == slot && own.holders != SECONDARY && cursor.before == Some(own.hash())
         });
-        let last = last.map_or(NONE, |_| cursor.own);
-        let entry = Entry::new(hash, slot, holders, cursor.provenance);
-        Some(self.arena.insert(entry, block, last))
+        let last = own.map_or(NONE, |_| cursor.own);
+        let list = self.lists.get_mut(usize::from(slot))?;
+        let mut entry = Entry::new(hash, slot, holders, cursor.provenance);
+        entry.older = list.newest;
+        entry.mark_published(list.period);
+        let place = self.arena.insert(entry, block, last);
+        list.append_new(place, &mut self.arena);
+        Some(place)
     }
 
     /// Returns whether there is room for another holder of the block whose primary entry is `first`. This is checked
