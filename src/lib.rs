@@ -47,6 +47,8 @@ mod filter_tests;
 #[cfg(test)]
 mod header_tests;
 #[cfg(test)]
+mod load_report_tests;
+#[cfg(test)]
 mod page_tests;
 #[cfg(test)]
 mod queue_tests;

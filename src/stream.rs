@@ -91,6 +91,9 @@ impl Stream {
             Effect::SetResponseHeader { name, value, .. } => {
                 let _: Result<(), Status> = abi::set_header(Map::Response, name, value.as_bytes());
             }
+            Effect::RemoveResponseHeader { name, .. } => {
+                let _: Result<(), Status> = abi::remove_header(Map::Response, name);
+            }
             Effect::Evict { reply, .. } => {
                 super::effects::reply(reply);
             }
@@ -259,9 +262,14 @@ impl Stream {
 
     /// Handles the headers of its response.
     pub fn response_headers(&mut self, pool: &mut Pool) {
-        let upstream = pool.picker.wants_upstream(self.id);
+        let report = match pool.picker.wants_load_report(self.id) {
+            true => super::upstream::load_report(),
+            false => None,
+        };
+        let upstream = pool.picker.wants_upstream(self.id) || report.is_some();
         let upstream = upstream.then(|| {
             let mut upstream = super::upstream::upstream();
+            upstream.load_report = report;
             let elsewhere = pool.picker.is_served_elsewhere(self.id, &upstream);
             if elsewhere {
                 upstream.attempts = super::upstream::attempts();

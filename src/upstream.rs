@@ -2,6 +2,7 @@
 
 use super::abi::{self, Map};
 use epp_core::picker::{ResponseOrigin, Upstream};
+use epp_core::protocol::LOAD_HEADER;
 use epp_envoy::origin;
 
 /// Returns the origin of the response to the current request, as Envoy reports it.
@@ -19,8 +20,14 @@ pub fn upstream() -> Upstream {
         status,
         origin,
         attempts: None,
+        load_report: None,
         cluster: None,
     }
+}
+
+/// Returns the load report of the response, if it has one.
+pub fn load_report() -> Option<Vec<u8>> {
+    abi::header(Map::Response, LOAD_HEADER).ok().flatten()
 }
 
 /// Returns how often Envoy has sent the current request to an endpoint.

@@ -26,6 +26,7 @@ mod gateways;
 mod guard;
 mod headers_only;
 mod labels;
+mod load_reports;
 mod members;
 mod memory;
 mod metadata;

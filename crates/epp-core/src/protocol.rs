@@ -53,5 +53,11 @@ pub const TTL_HEADER: &str = "x-llm-d-inference-ttl";
 /// The response header that says why a request was dropped (llm-d-router).
 pub const DROPPED_REASON_HEADER: &str = "x-llm-d-request-dropped-reason";
 
+/// The request header that asks a model server for its load, and names the format. A client's own is passed on.
+pub const LOAD_FORMAT_HEADER: &str = "endpoint-load-metrics-format";
+
+/// The response header with which a model server reports its load.
+pub const LOAD_HEADER: &str = "endpoint-load-metrics";
+
 /// Asks for an explanation in a request, and carries it in the response.
 pub const EXPLAIN_HEADER: &str = "x-epp-explain";

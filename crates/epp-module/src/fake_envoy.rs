@@ -196,6 +196,11 @@ impl FakeFilter {
     /// The response's headers have come.
     pub fn respond(&mut self, status: &str) {
         self.response = vec![(":status".to_owned(), status.to_owned())];
+        self.responded();
+    }
+
+    /// The response's headers have come, and are set.
+    pub fn responded(&mut self) {
         let (filter, ours) = self.pointers();
         hooks::envoy_dynamic_module_on_http_filter_response_headers(filter, ours, true);
     }

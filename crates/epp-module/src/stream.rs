@@ -13,7 +13,7 @@ use super::pool::{self, Role};
 use super::seat::{read_clock, Message, Seat};
 use epp_core::picker::{BodyDemand, ExchangeId, ResponseOrigin, Upstream};
 use epp_core::plugins::proxy::envoy_proxy::Requests;
-use epp_core::protocol::DROPPED_REASON_HEADER;
+use epp_core::protocol::{DROPPED_REASON_HEADER, LOAD_HEADER};
 use epp_envoy::origin;
 
 mod state;
@@ -106,8 +106,17 @@ impl Stream {
                 return Verdict::Unchanged;
             };
             let now = seat.read_clock();
-            let upstream = seat.picker.wants_upstream(id);
-            let upstream = upstream.then(|| upstream_of(seat, id, filter));
+            let report = match seat.picker.wants_load_report(id) {
+                true => filter
+                    .header(Map::Response, LOAD_HEADER)
+                    .map(<[u8]>::to_vec),
+                false => None,
+            };
+            let upstream = seat.picker.wants_upstream(id) || report.is_some();
+            let mut upstream = upstream.then(|| upstream_of(seat, id, filter));
+            if let Some(upstream) = &mut upstream {
+                upstream.load_report = report;
+            }
             seat.picker.response_headers(now, id, upstream.as_ref());
             state.settle(seat, filter)
         });
@@ -293,6 +302,7 @@ fn upstream_of(seat: &Seat, id: ExchangeId, filter: &Filter<'_>) -> Upstream {
         status,
         origin,
         attempts: None,
+        load_report: None,
         cluster: None,
     };
     let elsewhere = seat.picker.is_served_elsewhere(id, &upstream);

@@ -263,3 +263,28 @@ fn a_model_is_rewritten_in_the_body_and_its_length_said() {
     assert_eq!(String::from_utf8_lossy(&filter.sent), body);
     assert_eq!(filter.header("content-length"), Some("39"));
 }
+
+#[test]
+fn a_load_report_is_taken_from_the_response_and_not_passed_on() {
+    let extra = "- {type: envoy-proxy, parameters: {requestLoadMetrics: true}}";
+    let config = configured("reports", &listed("queue-scorer", extra));
+    for (own, kept) in [("", false), ("JSON", true)] {
+        let mut filter = post(&config);
+        let header = "endpoint-load-metrics-format";
+        if kept {
+            filter.request.push((header.to_owned(), own.to_owned()));
+        }
+        assert!(!filter.headers(false));
+        let format = if kept { own } else { "TEXT" };
+        assert_eq!(filter.header(header), Some(format));
+        filter.response = vec![(":status".to_owned(), "200".to_owned())];
+        let report = "endpoint-load-metrics".to_owned();
+        filter.response.push((
+            report.clone(),
+            "TEXT named_metrics.num_requests_waiting=1.0".to_owned(),
+        ));
+        filter.responded();
+        let names: Vec<&String> = filter.response.iter().map(|(name, _)| name).collect();
+        assert_eq!(names.contains(&&report), kept, "{names:?}");
+    }
+}

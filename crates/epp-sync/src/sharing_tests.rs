@@ -90,8 +90,7 @@ impl Vm {
             server: Some(b"10.0.0.1:80".to_vec()),
             status: Some(status),
             origin: ResponseOrigin::Endpoint,
-            attempts: None,
-            cluster: None,
+            ..Upstream::default()
         };
         self.picker
             .response_headers(NOW, ExchangeId(id), Some(&seen));

@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use xxhash_rust::xxh64::{xxh64, Xxh64};
 
+use crate::load_report;
 use crate::page::page;
 use crate::pod::{Metrics, Pod, ReceivedRequest};
 use crate::response::{Api, ApiRequest};
@@ -26,6 +27,9 @@ pub type Body = BoxBody<Bytes, Infallible>;
 /// Bytes of the longest body that is parsed. Longer ones are hashed and counted only: no simulation needs such
 /// a prompt.
 const MAX_PARSED_BODY: usize = 8 << 20;
+
+/// The type of responses that come as a whole.
+const JSON: &str = "application/json";
 
 /// Serves one request.
 pub async fn serve(
@@ -53,7 +57,15 @@ pub async fn serve(
         None if pod.settings.sidecar => sidecar::serve(pod.clone(), &seen, &path, &body).await,
         None => respond(pod.clone(), &seen.method, &path, &body).await,
     };
+    let is_whole = response
+        .headers()
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind == JSON);
+    let report = load_report::value(&pod, &seen, Api::of_path(&path)).filter(|_| is_whole);
     let headers = response.headers_mut();
+    if let Some(Ok(report)) = report.map(HeaderValue::try_from) {
+        headers.insert(load_report::NAME, report);
+    }
     if let Ok(name) = HeaderValue::from_str(&pod.name) {
         headers.insert("x-served-by", name);
     }
@@ -248,7 +260,7 @@ pub fn plain(status: StatusCode, text: &str) -> Response<Body> {
 
 fn json(text: String) -> Response<Body> {
     let mut response = Response::new(Full::new(Bytes::from(text)).boxed());
-    let kind = HeaderValue::from_static("application/json");
+    let kind = HeaderValue::from_static(JSON);
     response.headers_mut().insert(CONTENT_TYPE, kind);
     response
 }

@@ -2,7 +2,7 @@
 //!
 //! A pod serves OpenAI's chat completions, completions, responses and embeddings, Anthropic's messages (JSON
 //! and server-sent events, with tools), `/v1/models`, `/health`, and a page of vLLM's metrics at `/metrics`,
-//! which follows its state: a bounded number of running requests, a FIFO queue, a KV cache whose reuse
+//! which follows its state (so does vLLM's header `endpoint-load-metrics`): a bounded number of running requests, a FIFO queue, a KV cache whose reuse
 //! shortens the time to the first token, a bounded number of LoRA adapters. Values of the page can be set,
 //! and faults switched on, from Rust ([`Sim`]) or over HTTP ([`control`]).
 //!
@@ -16,6 +16,7 @@
 mod cache;
 pub mod control;
 mod http;
+mod load_report;
 mod page;
 mod pod;
 mod response;

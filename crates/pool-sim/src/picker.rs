@@ -120,7 +120,8 @@ impl PickerPolicy {
             | Effect::RewriteBody { .. }
             | Effect::Log { .. }
             | Effect::Fetch { .. }
-            | Effect::SetResponseHeader { .. } => return,
+            | Effect::SetResponseHeader { .. }
+            | Effect::RemoveResponseHeader { .. } => return,
         };
         self.decided.push_back((id.0 as usize, decision));
     }

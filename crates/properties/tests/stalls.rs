@@ -164,7 +164,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}, sources: [{{pluginRef: metrics-data
             status: Some(200),
             origin: ResponseOrigin::Endpoint,
             attempts: Some(1),
-            cluster: None,
+            ..Upstream::default()
         };
         picker.response_headers(now, id, wanted.then_some(&upstream));
     }

@@ -73,6 +73,8 @@ pub struct PickerSettings {
     pub early_release: EarlyRelease,
     /// Whether requests sent since the last scrape count as waiting.
     pub correct_queue: bool,
+    /// Whether model servers are asked to report their load with responses.
+    pub request_load_metrics: bool,
     /// Whether the prefix index forgets blocks where responses report fewer cached tokens than it expected.
     pub correct_index: bool,
     /// Whether the pickers of one proxy share their state.
@@ -104,6 +106,7 @@ impl Default for PickerSettings {
             max_held: 1024,
             early_release: EarlyRelease::Exact,
             correct_queue: true,
+            request_load_metrics: false,
             correct_index: true,
             share_state: true,
             outlier_detection: Some(OutlierSettings {

@@ -3,6 +3,8 @@
 pub mod discovery;
 pub mod engine;
 pub mod fetch_error;
+mod json_numbers;
+pub mod load_report;
 mod lora;
 pub mod monitor;
 pub mod outlier;

@@ -305,6 +305,7 @@ impl Extraction {
             match &wanted.signal {
                 Signal::Waiting => {
                     metrics.waiting = requests().filter(|sum| sum.is_finite());
+                    metrics.several_series = metrics.waiting.is_some() && series.has_several();
                     let model = series.merge(model, |one, _| one, |one, _| one);
                     metrics.model = model.filter(|_| metrics.waiting.is_some());
                 }
@@ -437,12 +438,12 @@ fn model(sample: &Sample<'_>) -> Option<String> {
 }
 
 /// Returns a value as a count, if it can be one. Fractions are cut off, as in the Endpoint Picker.
-fn count(value: f64) -> Option<f64> {
+pub(super) fn count(value: f64) -> Option<f64> {
     (value >= 0.0 && value.is_finite()).then_some(value.trunc())
 }
 
 /// Returns a value as a share of a cache, if it can be one. More than all of it counts as all.
-fn share(value: f64) -> Option<f64> {
+pub(super) fn share(value: f64) -> Option<f64> {
     (value >= 0.0 && value.is_finite()).then_some(value.min(1.0))
 }
 

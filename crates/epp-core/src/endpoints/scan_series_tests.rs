@@ -39,6 +39,7 @@ fn engines_of_one_page_are_one_endpoint() {
     let expected = Metrics {
         model: Some("m".to_owned()),
         waiting: Some(12.0),
+        several_series: true,
         running: Some(41.0),
         kv_usage: Some(0.95),
         ..Metrics::default()
@@ -267,7 +268,7 @@ fn the_newest_adapters_of_each_engine_are_merged() {
 }
 
 #[test]
-fn too_many_adapters_of_several_engines_are_ignored() {
+fn too_many_adapters_of_several_series_are_ignored() {
     let series = |engine: usize| {
         let names: Vec<String> = (0..2_000).map(|name| format!("{engine}-{name}")).collect();
         let names = names.join(",");

@@ -62,11 +62,9 @@ fn whole_page(waiting: f64, running: f64, kv_usage: f64, cache: (u32, u32)) -> M
         waiting: Some(waiting),
         running: Some(running),
         kv_usage: Some(kv_usage),
-        generated: None,
-        lora: Lora::default(),
         block_size: Some(cache.0),
         num_blocks: Some(cache.1),
-        attributes: Vec::new(),
+        ..Metrics::default()
     }
 }
 

@@ -243,6 +243,11 @@ impl<'p> SeriesSet<'p> {
         }
     }
 
+    /// Returns whether there are several series.
+    pub fn has_several(&self) -> bool {
+        self.all.len() > 1
+    }
+
     /// Returns the series with this meaning, ordered by part.
     fn with_meaning(&self, meaning: u64) -> impl Iterator<Item = (&SeriesKey, &Series<'p>)> {
         let first = SeriesKey {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
+use super::load_report::LoadReport;
 use super::trust::Trust;
 use crate::scheduling::{DecisionMode, Endpoint, Freshness, Health, Metrics, Pool, Slot};
 use crate::time::{Clock, Instant, Timestamp};
@@ -150,8 +151,7 @@ impl EndpointStore {
                     ..Endpoint::default()
                 };
                 self.pool.set(slot, endpoint);
-                self.set_condition(slot, Condition::default());
-                self.forget_trust(slot);
+                self.forget_history(slot);
             }
         }
     }
@@ -159,8 +159,14 @@ impl EndpointStore {
     /// Empties a slot.
     pub fn remove(&mut self, slot: Slot) {
         self.pool.remove(slot);
+        self.forget_history(slot);
+    }
+
+    fn forget_history(&mut self, slot: Slot) {
         self.set_condition(slot, Condition::default());
-        self.forget_trust(slot);
+        if let Some(trust) = self.trust.get_mut(slot.index()) {
+            *trust = Trust::default();
+        }
     }
 
     /// Returns how the scraping of an endpoint goes.
@@ -193,6 +199,9 @@ impl EndpointStore {
         if !lora_seen {
             endpoint.metrics.lora = lora;
         }
+        if let Some(trust) = self.trust.get_mut(slot.index()) {
+            trust.report = None;
+        }
         self.mark_work(slot, works);
         self.set_condition(
             slot,
@@ -219,7 +228,50 @@ impl EndpointStore {
         newer.collect()
     }
 
-    fn adopt_page(&mut self, slot: Slot, condition: Condition, metrics: Metrics) -> bool {
+    /// Records what a response has said of the load of the endpoint in this slot. It stands until a later page comes, and makes
+    /// none fresher. Returns whether the waiting requests are the report's now.
+    pub fn set_report(&mut self, slot: Slot, report: LoadReport, now: Timestamp) -> bool {
+        let (Some(endpoint), Some(trust)) = (self.pool.get(slot), self.trust.get_mut(slot.index()))
+        else {
+            return false;
+        };
+        trust.report = Some((report, now));
+        let metrics = &endpoint.metrics;
+        let (waiting, kv_usage) = report.values(metrics);
+        let known = (metrics.waiting, metrics.kv_usage);
+        self.pool.note(
+            slot,
+            |endpoint| &mut endpoint.metrics.waiting,
+            waiting.or(known.0),
+        );
+        self.pool.note(
+            slot,
+            |endpoint| &mut endpoint.metrics.kv_usage,
+            kv_usage.or(known.1),
+        );
+        waiting.is_some()
+    }
+
+    /// Keeps a report that is newer than a page of its endpoint, and forgets an older one.
+    fn keep_report(&mut self, slot: Slot, condition: &Condition, metrics: &mut Metrics) {
+        let is_same = self.condition(slot).scraped == condition.scraped;
+        let Some(trust) = self.trust.get_mut(slot.index()) else {
+            return;
+        };
+        // One that is later by far came before the clock was set back.
+        let is_older = |scraped: Timestamp, at: Timestamp| {
+            scraped < at && at.is_near(scraped, MAX_POLLERS_OVERLAP)
+        };
+        let stays = |at| is_same || condition.scraped.is_some_and(|it| is_older(it, at));
+        trust.report = trust.report.filter(|(_, at)| stays(*at));
+        if let Some((report, _)) = trust.report {
+            let (waiting, kv_usage) = report.values(metrics);
+            metrics.waiting = waiting.or(metrics.waiting);
+            metrics.kv_usage = kv_usage.or(metrics.kv_usage);
+        }
+    }
+
+    fn adopt_page(&mut self, slot: Slot, condition: Condition, mut metrics: Metrics) -> bool {
         let known = self.condition(slot).scraped;
         let is_older = known.is_some_and(|known| {
             let scraped = condition.scraped;
@@ -229,6 +281,7 @@ impl EndpointStore {
             // The poller has just begun, and this picker polled before it, or meanwhile.
             return false;
         }
+        self.keep_report(slot, &condition, &mut metrics);
         let Some(endpoint) = self.pool.get_mut(slot) else {
             return false;
         };
@@ -312,12 +365,6 @@ impl EndpointStore {
             mode => mode,
         };
     }
-
-    fn forget_trust(&mut self, slot: Slot) {
-        if let Some(trust) = self.trust.get_mut(slot.index()) {
-            *trust = Trust::default();
-        }
-    }
 }
 
 fn same(member: &Member, endpoint: &Endpoint) -> bool {
@@ -325,176 +372,5 @@ fn same(member: &Member, endpoint: &Endpoint) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(millis: u64) -> Timestamp {
-        Timestamp::from_millis(millis)
-    }
-
-    /// A clock that was never set.
-    fn clock(millis: u64) -> Clock {
-        Clock::starting_at(at(millis))
-    }
-
-    /// A store of this many endpoints, none of which was scraped yet.
-    fn store(endpoints: usize) -> EndpointStore {
-        let mut store = EndpointStore::default();
-        store.set_members(&(0..endpoints).map(member).collect::<Vec<_>>());
-        store
-    }
-
-    fn page(store: &mut EndpointStore, slot: u32, now: u64) {
-        store.set_metrics(Slot(slot), Metrics::default(), true, at(now));
-    }
-
-    fn freshness(store: &mut EndpointStore, now: u64) -> Freshness {
-        store.refresh(&clock(now), Duration::from_millis(2_000));
-        store.pool.get(Slot(0)).unwrap().freshness
-    }
-
-    fn member(number: usize) -> Member {
-        Member {
-            name: number.to_string(),
-            address: format!("10.0.0.{number}:80"),
-            health: Health::Healthy,
-            ..Member::default()
-        }
-    }
-
-    #[test]
-    fn members_keep_their_slots_and_new_ones_take_those_that_were_free() {
-        let mut store = store(4);
-        store.remove(Slot(1));
-        let listed = [2, 7, 0, 7, 8].map(member);
-        let changes = store.set_members(&listed);
-        assert_eq!(
-            changes.joined,
-            [Slot(1), Slot(4)],
-            "listed twice, it joins once"
-        );
-        assert_eq!(changes.left, [Slot(3)]);
-        let names = store.pool.iter().map(|(slot, one)| (slot.0, &*one.name));
-        let expected = [(0, "0"), (1, "7"), (2, "2"), (4, "8")];
-        assert_eq!(names.collect::<Vec<_>>(), expected);
-        assert_eq!(store.set_members(&listed), Changes::default());
-    }
-
-    /// The pool is as large as shared data may list: comparing each endpoint with each would take minutes.
-    #[test]
-    fn a_pool_of_the_greatest_size_is_taken_over_in_moderate_time() {
-        let begun = std::time::Instant::now();
-        let listed: Vec<Member> = (0..65_536).map(member).collect();
-        let mut store = EndpointStore::default();
-        assert_eq!(store.set_members(&listed).joined.len(), listed.len());
-        assert_eq!(store.set_members(&listed), Changes::default());
-        assert_eq!(store.set_members(&[]).left.len(), listed.len());
-        assert!(
-            begun.elapsed() < Duration::from_secs(10),
-            "{:?}",
-            begun.elapsed()
-        );
-    }
-
-    #[test]
-    fn the_first_page_is_trusted_and_after_silence_the_second_one() {
-        let mut store = store(1);
-        assert_eq!(freshness(&mut store, 1_000), Freshness::Unknown);
-        page(&mut store, 0, 1_000);
-        assert_eq!(freshness(&mut store, 1_000), Freshness::Fresh);
-        assert_eq!(freshness(&mut store, 3_000), Freshness::Fresh);
-        assert_eq!(freshness(&mut store, 3_001), Freshness::Stale);
-        page(&mut store, 0, 3_050);
-        for now in [3_050, 3_100, 3_200] {
-            assert_eq!(freshness(&mut store, now), Freshness::Stale, "{now}");
-        }
-        page(&mut store, 0, 3_250);
-        assert_eq!(freshness(&mut store, 3_250), Freshness::Fresh);
-    }
-
-    /// While pages come, and while they do not.
-    #[test]
-    fn a_wall_clock_that_is_set_changes_no_freshness() {
-        for wall in [1_000, 100_000_000] {
-            let mut store = store(1);
-            let mut clock = clock(10_000_000);
-            let mut freshness = |scraped: Option<u64>, now: u64| {
-                if let Some(scraped) = scraped {
-                    page(&mut store, 0, scraped);
-                }
-                clock.advance(at(now));
-                store.refresh(&clock, Duration::from_millis(2_000));
-                store.pool.get(Slot(0)).unwrap().freshness
-            };
-            assert_eq!(freshness(Some(10_000_000), 10_000_000), Freshness::Fresh);
-            // This one was read just before the clock was set.
-            assert_eq!(freshness(Some(10_000_200), wall), Freshness::Fresh);
-            assert_eq!(freshness(Some(wall + 200), wall + 200), Freshness::Fresh);
-            assert_eq!(freshness(None, wall + 1_100), Freshness::Fresh);
-            assert_eq!(freshness(None, wall + 2_000), Freshness::Fresh);
-            assert_eq!(freshness(None, wall + 2_900), Freshness::Stale);
-        }
-    }
-
-    #[test]
-    fn the_snapshot_is_rebuilt_only_after_a_change() {
-        let mut store = store(2);
-        page(&mut store, 0, 1_000);
-        store.refresh(&clock(1_000), Duration::from_millis(2_000));
-        let id = store.pool.snapshot().id.clone();
-        let member = |health| Member {
-            name: "1".to_owned(),
-            address: "10.0.0.1:80".to_owned(),
-            health,
-            ..Member::default()
-        };
-        store.refresh(&clock(1_050), Duration::from_millis(2_000));
-        store.set_member(Slot(1), &member(Health::Healthy));
-        assert_eq!(store.pool.snapshot().id, id);
-        store.set_member(Slot(1), &member(Health::Draining));
-        let fewer = store.pool.snapshot();
-        assert_eq!(fewer.candidates, [Slot(0)]);
-        let id = fewer.id.clone();
-        store.refresh(&clock(3_001), Duration::from_millis(2_000));
-        assert_ne!(store.pool.snapshot().id, id);
-    }
-
-    #[test]
-    fn a_new_endpoint_in_a_slot_starts_without_history() {
-        let mut store = store(1);
-        page(&mut store, 0, 1_000);
-        assert_eq!(freshness(&mut store, 9_000), Freshness::Stale);
-        store.remove(Slot(0));
-        let member = Member {
-            name: "new".to_owned(),
-            health: Health::Healthy,
-            ..Member::default()
-        };
-        store.set_member(Slot(0), &member);
-        page(&mut store, 0, 9_100);
-        assert_eq!(freshness(&mut store, 9_100), Freshness::Fresh);
-    }
-
-    #[test]
-    fn the_decision_mode_is_left_and_entered_at_different_shares() {
-        let mut store = store(8);
-        let mut with = |fresh: u32, now: u64| {
-            for slot in 0..fresh {
-                page(&mut store, slot, now - 1);
-                store.refresh(&clock(now - 1), Duration::from_millis(500));
-                page(&mut store, slot, now);
-            }
-            store.refresh(&clock(now), Duration::from_millis(500));
-            store.choose_mode();
-            store.pool.mode
-        };
-        // No endpoint was scraped yet.
-        assert_eq!(with(0, 1_000), DecisionMode::LocalOnly);
-        assert_eq!(with(3, 2_000), DecisionMode::LocalOnly);
-        assert_eq!(with(4, 3_000), DecisionMode::Metrics);
-        assert_eq!(with(2, 4_000), DecisionMode::Metrics);
-        assert_eq!(with(1, 5_000), DecisionMode::LocalOnly);
-        assert_eq!(with(3, 6_000), DecisionMode::LocalOnly);
-        assert_eq!(with(8, 7_000), DecisionMode::Metrics);
-    }
-}
+#[path = "store_tests.rs"]
+mod tests;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::load_report::LoadReport;
 use crate::scheduling::Freshness;
 use crate::time::{Clock, Instant, Timestamp};
 
@@ -23,6 +24,8 @@ pub struct Trust {
     pub worked_at: Option<Instant>,
     /// When the page was read that preceded the one which showed the latest work.
     pub read_before_work: Option<Instant>,
+    /// The load report that has come since the last page, if one has, and when.
+    pub report: Option<(LoadReport, Timestamp)>,
 }
 
 /// A page that was read.

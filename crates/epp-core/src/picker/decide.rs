@@ -278,7 +278,8 @@ impl Dispatcher {
             additions,
         } = selection;
         let rewrite = self.rewrite(exchange);
-        let headers = self.role_headers(&slots, port);
+        let mut headers = self.role_headers(&slots, port);
+        headers.extend(self.load_header(exchange));
         exchange.port = port;
         if let Some(stages) = stages {
             self.statistics.count_stages(&stages);

@@ -145,6 +145,7 @@ pub(super) const HEAD: Head<'_> = Head {
     content_encoding: b"",
     upgrade: false,
     explain: true,
+    asks_load: false,
     content_length: Some(1), /* it fits: parts of it can be read again */
     rewrite: b"",
     model: b"",

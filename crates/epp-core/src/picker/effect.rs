@@ -133,6 +133,13 @@ pub enum Effect {
         /// The header's value.
         value: String,
     },
+    /// Remove a header of a response, which is not for the client.
+    RemoveResponseHeader {
+        /// The request.
+        id: ExchangeId,
+        /// The header's name, in lower case.
+        name: &'static str,
+    },
 }
 
 /// Bytes of a body, counted from its first, and what takes their place.
@@ -176,7 +183,8 @@ impl Effect {
             | Self::Bypass { id, .. }
             | Self::Reply { id, .. }
             | Self::Evict { id, .. }
-            | Self::SetResponseHeader { id, .. } => Some(*id),
+            | Self::SetResponseHeader { id, .. }
+            | Self::RemoveResponseHeader { id, .. } => Some(*id),
         }
     }
 

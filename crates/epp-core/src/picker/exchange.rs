@@ -12,6 +12,7 @@ use std::sync::Arc;
 use super::decide::Bounds;
 use super::explain::Explanation;
 use super::hold::{Hold, Unread};
+use super::load_reports::LoadAsked;
 use super::naming::Naming;
 use super::response::ResponseState;
 use super::{BodyDemand, ExchangeId, Head, Rewrite};
@@ -135,6 +136,8 @@ pub struct Exchange {
     pub explanation: Option<Explanation>,
     /// Headers to be set on its response.
     pub response_headers: Vec<(String, String)>,
+    /// Who has asked its model server for a load report.
+    pub load_asked: LoadAsked,
 }
 
 /// The prompt of an exchange, as far as it was read.
@@ -168,6 +171,7 @@ impl Exchange {
         self.is_dry_run = plan.settings.dry_run;
         self.ticket.open(head.content_length);
         self.explain = head.explain && plan.settings.explain;
+        self.load_asked = LoadAsked::new(head, plan);
         self.walks.resize_with(plan.producers.len(), Walk::default);
         self.walks.iter_mut().for_each(Walk::reset);
         self.reader.reset(api, plan.read_plan(pool, key));

@@ -1,7 +1,7 @@
 //! The headers of a request, as far as the picker reads them.
 
 use crate::config::Plan;
-use crate::protocol::{EXPLAIN_HEADER, REWRITE_HEADERS};
+use crate::protocol::{EXPLAIN_HEADER, LOAD_FORMAT_HEADER, REWRITE_HEADERS};
 use crate::scheduling::headers::COOKIE;
 
 /// A request's headers, as far as they matter.
@@ -19,6 +19,8 @@ pub struct Head<'a> {
     pub upgrade: bool,
     /// Whether the client requests the scores of the decision.
     pub explain: bool,
+    /// Whether it asks the model server to report its load.
+    pub asks_load: bool,
     /// `content-length`, where the client says it.
     pub content_length: Option<usize>,
     /// The model to ask for instead of the client's.
@@ -42,6 +44,7 @@ impl<'a> Head<'a> {
             content_encoding: b"",
             upgrade: false,
             explain: false,
+            asks_load: false,
             content_length,
             rewrite: b"",
             model: b"",
@@ -78,6 +81,7 @@ impl<'a> Head<'a> {
                 b"content-length" => head.content_length = number(value),
                 b"upgrade" => head.upgrade = true,
                 name if name == EXPLAIN_HEADER.as_bytes() => head.explain = value == b"1",
+                name if name == LOAD_FORMAT_HEADER.as_bytes() => head.asks_load = true,
                 name if name == rewrite_header && obeys_rewrite => head.rewrite = value,
                 // It counts where the new one is absent.
                 name if name == former_rewrite_header

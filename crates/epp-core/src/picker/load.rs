@@ -20,8 +20,12 @@ struct Load {
     tag: u32,
     /// Counts the endpoints that have been in the slot.
     tenure: u32,
-    /// Counts the endpoint's scrapes, which shows whether a request was sent before the last one.
+    /// Counts the endpoint's pages and load reports, which shows whether a request was sent before the last one.
     scrapes: u32,
+    /// What this count was when the last page came.
+    page: u32,
+    /// Of the requests that the last page cannot show: those of this picker, and of the others, that a later load report shows.
+    reported: (u32, u32),
     /// The requests of this picker in flight.
     own: InFlight,
     /// The requests of the other pickers in flight, as they published them.
@@ -30,6 +34,18 @@ struct Load {
     unreported: f64,
     /// Whether another picker needs the endpoint's next page soon.
     needs_page: bool,
+}
+
+impl Load {
+    /// A request that was sent at this count of pages and reports is seen in another way than on a page.
+    fn see(&mut self, scrapes: u32) {
+        let since_page = self.scrapes.wrapping_sub(self.page);
+        let age = self.scrapes.wrapping_sub(scrapes);
+        if age <= since_page {
+            self.own.unseen = self.own.unseen.saturating_sub(1);
+            self.reported.0 = self.reported.0.saturating_sub(u32::from(age > 0));
+        }
+    }
 }
 
 /// The requests of one picker in flight at one endpoint.
@@ -77,6 +93,7 @@ impl Loads {
                 tag,
                 tenure: load.tenure.wrapping_add(1),
                 scrapes: load.scrapes,
+                page: load.scrapes,
                 ..Load::default()
             };
         }
@@ -120,8 +137,19 @@ impl Loads {
     pub fn scraped(&mut self, slot: Slot, store: &mut EndpointStore) {
         if let Some(load) = self.slots.get_mut(slot.index()) {
             load.scrapes = load.scrapes.wrapping_add(1);
+            load.page = load.scrapes;
             load.own.unseen = 0;
             load.others.unseen = 0;
+            load.reported = (0, 0);
+        }
+        self.show(slot, store);
+    }
+
+    /// A load report shows what was sent before it. The other pickers do not have it: what they are told stays.
+    pub fn reported(&mut self, slot: Slot, store: &mut EndpointStore) {
+        if let Some(load) = self.slots.get_mut(slot.index()) {
+            load.scrapes = load.scrapes.wrapping_add(1);
+            load.reported = (load.own.unseen, load.others.unseen);
         }
         self.show(slot, store);
     }
@@ -174,8 +202,8 @@ impl Loads {
             return;
         }
         let scrapes = target.scrapes;
-        if let Some(load) = self.load_of(target).filter(|load| load.scrapes == scrapes) {
-            load.own.unseen = load.own.unseen.saturating_sub(1);
+        if let Some(load) = self.load_of(target) {
+            load.see(scrapes);
         }
         self.show(target.slot, store);
     }
@@ -185,10 +213,10 @@ impl Loads {
         let Some(load) = self.load_of(&target) else {
             return;
         };
-        let own = &mut load.own;
-        if target.unseen && load.scrapes == target.scrapes {
-            own.unseen = own.unseen.saturating_sub(1);
+        if target.unseen {
+            load.see(target.scrapes);
         }
+        let own = &mut load.own;
         own.tokens = own.tokens.saturating_sub(target.tokens.unwrap_or(0));
         own.requests = own.requests.saturating_sub(1);
         self.in_flight = self.in_flight.saturating_sub(1);
@@ -282,6 +310,9 @@ impl Loads {
     fn show(&self, slot: Slot, store: &mut EndpointStore) {
         if let Some(load) = self.slots.get(slot.index()) {
             let mut shown = load.own.plus(load.others);
+            let (own, others) = load.reported;
+            let others = load.others.unseen.saturating_sub(others);
+            shown.unseen = load.own.unseen.saturating_sub(own).saturating_add(others);
             // A part of a request counts as one.
             shown.unreported = load.unreported.ceil() as u32;
             store.pool.set_load(slot, shown);

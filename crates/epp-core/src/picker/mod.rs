@@ -40,6 +40,7 @@ pub(crate) mod ids;
 mod learnt;
 mod left_alone;
 mod load;
+mod load_reports;
 mod memory;
 mod models;
 mod naming;

@@ -8,12 +8,13 @@ use super::load::{EndpointLoad, Loads};
 use super::stalls::Silence;
 use super::status::DecisionBasis;
 use super::ExchangeId;
+use crate::endpoints::load_report::LoadReport;
 use crate::endpoints::monitor::{Monitor, Query};
 use crate::endpoints::outlier::OutlierDetector;
 use crate::endpoints::override_check::OverrideCheck;
 use crate::endpoints::store::Changes;
 use crate::scheduling::{ByRole, DecisionMode, Endpoint, Freshness, Pool, Slot};
-use crate::time::{Clock, Instant};
+use crate::time::{Clock, Instant, Timestamp};
 
 use xxhash_rust::xxh64::xxh64;
 
@@ -188,6 +189,14 @@ impl PoolState {
     pub fn mark_scraped(&mut self, slot: Slot) {
         self.loads.scraped(slot, &mut self.monitor.store);
         self.loads_outdated = true;
+    }
+
+    /// A response of the endpoint in this slot says what its load is.
+    pub fn take_report(&mut self, slot: Slot, report: LoadReport, now: Timestamp) {
+        let store = &mut self.monitor.store;
+        if store.set_report(slot, report, now) {
+            self.loads.reported(slot, store);
+        }
     }
 
     /// Returns whether the loads of the other workers have to be set again; true only once per change.

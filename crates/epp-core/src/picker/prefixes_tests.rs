@@ -66,8 +66,7 @@ fn respond(picker: &mut Picker, id: u32, server: &[u8], status: u16) {
         server: Some(server.to_vec()),
         status: Some(status),
         origin: ResponseOrigin::Endpoint,
-        attempts: None,
-        cluster: None,
+        ..Upstream::default()
     });
     picker.response_headers(NOW, id, seen.as_ref());
 }

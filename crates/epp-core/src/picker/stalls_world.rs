@@ -226,7 +226,7 @@ dataLayer: {{discovery: {{pluginRef: pods}}}}
             status: Some(request.status),
             origin: ResponseOrigin::Endpoint,
             attempts: Some(1),
-            cluster: None,
+            ..Upstream::default()
         };
         let wanted = self.picker.wants_upstream(id);
         self.picker

@@ -49,6 +49,9 @@ pub struct Upstream {
     /// How often the request was sent to an endpoint, if the host knows it. It is asked only where
     /// [`Picker::is_served_elsewhere`] holds.
     pub attempts: Option<u64>,
+    /// The value of the header [`LOAD_HEADER`](crate::protocol::LOAD_HEADER), if the response has one. It is looked for only where
+    /// [`Picker::wants_load_report`] holds.
+    pub load_report: Option<Vec<u8>>,
     /// The cluster to which the request's route leads, if the host knows it. It is asked only there, and where the proxy
     /// has no endpoint.
     pub cluster: Option<Vec<u8>>,
@@ -155,6 +158,10 @@ impl Dispatcher {
             }
         }
         self.prefixes.prove(exchange, &self.endpoints);
+        let report = upstream.and_then(|seen| Some((seen, seen.load_report.as_deref()?)));
+        if let Some((seen, value)) = report {
+            self.take_load_report(exchange, seen, value);
+        }
         if let Some(targets) = exchange.targets_mut() {
             self.endpoints.mark_seen(targets);
         }

@@ -42,8 +42,7 @@ fn seen(status: u16, origin: ResponseOrigin) -> Upstream {
         server: Some(b"10.0.0.1:80".to_vec()),
         status: Some(status),
         origin,
-        attempts: None,
-        cluster: None,
+        ..Upstream::default()
     }
 }
 

@@ -84,6 +84,8 @@ pub struct Metrics {
     pub model: Option<String>,
     /// Requests waiting in the server's queue.
     pub waiting: Option<f64>,
+    /// Whether the page has several series of them, such as one for each engine.
+    pub several_series: bool,
     /// Requests running.
     pub running: Option<f64>,
     /// KV-cache utilization, 0 to 1.

@@ -109,6 +109,11 @@ impl Needs {
         self.cache_info && !varies
     }
 
+    /// Returns whether anything is needed that model servers report with responses.
+    pub fn reported_load(&self) -> bool {
+        self.waiting || self.kv_usage
+    }
+
     /// Returns what either needs.
     pub fn union(self, other: Self) -> Self {
         Self {

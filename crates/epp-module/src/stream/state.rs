@@ -172,6 +172,7 @@ impl State {
             Effect::SetResponseHeader { name, value, .. } => {
                 filter.set_header(Map::Response, &name, value.as_bytes());
             }
+            Effect::RemoveResponseHeader { name, .. } => filter.remove_header(Map::Response, name),
             Effect::Evict { reply, .. } => return Verdict::Reply(reply),
             // It went on under the failure mode meanwhile.
             _ if self.passage == Passage::Over => {}

@@ -294,6 +294,7 @@ fn endpoint_of(given: SnapshotEndpoint) -> EndpointState {
         metrics: Metrics {
             model: None,
             waiting: given.waiting,
+            several_series: false,
             running: given.running,
             kv_usage: given.kv_usage,
             generated: None,

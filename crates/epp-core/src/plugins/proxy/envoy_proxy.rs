@@ -18,6 +18,7 @@
 //! | `maxHeld` | 1024 | requests that one worker holds at a time; of more, those that have sent least for their time are decided with what is known |
 //! | `earlyRelease` | `exact` | `exact` waits for what can change the decision; `assumeAbsent` takes tools, system text and salt not seen when the window is full as absent |
 //! | `correctQueue` | true | add requests sent since an endpoint's last scrape to its waiting count |
+//! | `requestLoadMetrics` | false | ask model servers to report their load with responses that are not streamed, by the request header `endpoint-load-metrics-format` (vLLM from 0.11.2, and Triton with TensorRT-LLM). Removed from the response unless the client has set that header itself, which is then passed on as it is, and the report taken all the same. vLLM collects all of its metrics for each report: it pays where an endpoint has fewer such responses than pages, with a long `interval` |
 //! | `correctIndex` | true | where responses report less than half of the cached tokens that the prefix index expected, forget the blocks that the endpoint used longest ago |
 //! | `shareState` | true | share with the other workers of this Envoy which prompts went where and what is in flight; `false` leaves each worker to what it sees itself |
 //! | `avoidFailing` | true | endpoints that refuse, reset, time out, hang or return 5xx far above their peers are ejected for a while, at most half of the pool |
@@ -146,6 +147,7 @@ fn read_picker(fields: &mut Fields<'_>) -> PickerSettings {
         max_held: fields.natural("maxHeld", 1024) as usize,
         early_release: fields.choice("earlyRelease", default.early_release, &early),
         correct_queue: fields.boolean("correctQueue", default.correct_queue),
+        request_load_metrics: fields.boolean("requestLoadMetrics", default.request_load_metrics),
         correct_index: fields.boolean("correctIndex", default.correct_index),
         share_state: fields.boolean("shareState", default.share_state),
         // It judges endpoints by the picker's own requests, and probes them with those.

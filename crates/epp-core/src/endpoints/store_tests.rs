@@ -1,0 +1,171 @@
+use super::*;
+
+fn at(millis: u64) -> Timestamp {
+    Timestamp::from_millis(millis)
+}
+
+/// A clock that was never set.
+fn clock(millis: u64) -> Clock {
+    Clock::starting_at(at(millis))
+}
+
+/// A store of this many endpoints, none of which was scraped yet.
+fn store(endpoints: usize) -> EndpointStore {
+    let mut store = EndpointStore::default();
+    store.set_members(&(0..endpoints).map(member).collect::<Vec<_>>());
+    store
+}
+
+fn page(store: &mut EndpointStore, slot: u32, now: u64) {
+    store.set_metrics(Slot(slot), Metrics::default(), true, at(now));
+}
+
+fn freshness(store: &mut EndpointStore, now: u64) -> Freshness {
+    store.refresh(&clock(now), Duration::from_millis(2_000));
+    store.pool.get(Slot(0)).unwrap().freshness
+}
+
+fn member(number: usize) -> Member {
+    Member {
+        name: number.to_string(),
+        address: format!("10.0.0.{number}:80"),
+        health: Health::Healthy,
+        ..Member::default()
+    }
+}
+
+#[test]
+fn members_keep_their_slots_and_new_ones_take_those_that_were_free() {
+    let mut store = store(4);
+    store.remove(Slot(1));
+    let listed = [2, 7, 0, 7, 8].map(member);
+    let changes = store.set_members(&listed);
+    assert_eq!(
+        changes.joined,
+        [Slot(1), Slot(4)],
+        "listed twice, it joins once"
+    );
+    assert_eq!(changes.left, [Slot(3)]);
+    let names = store.pool.iter().map(|(slot, one)| (slot.0, &*one.name));
+    let expected = [(0, "0"), (1, "7"), (2, "2"), (4, "8")];
+    assert_eq!(names.collect::<Vec<_>>(), expected);
+    assert_eq!(store.set_members(&listed), Changes::default());
+}
+
+/// The pool is as large as shared data may list: comparing each endpoint with each would take minutes.
+#[test]
+fn a_pool_of_the_greatest_size_is_taken_over_in_moderate_time() {
+    let begun = std::time::Instant::now();
+    let listed: Vec<Member> = (0..65_536).map(member).collect();
+    let mut store = EndpointStore::default();
+    assert_eq!(store.set_members(&listed).joined.len(), listed.len());
+    assert_eq!(store.set_members(&listed), Changes::default());
+    assert_eq!(store.set_members(&[]).left.len(), listed.len());
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[test]
+fn the_first_page_is_trusted_and_after_silence_the_second_one() {
+    let mut store = store(1);
+    assert_eq!(freshness(&mut store, 1_000), Freshness::Unknown);
+    page(&mut store, 0, 1_000);
+    assert_eq!(freshness(&mut store, 1_000), Freshness::Fresh);
+    assert_eq!(freshness(&mut store, 3_000), Freshness::Fresh);
+    assert_eq!(freshness(&mut store, 3_001), Freshness::Stale);
+    page(&mut store, 0, 3_050);
+    for now in [3_050, 3_100, 3_200] {
+        assert_eq!(freshness(&mut store, now), Freshness::Stale, "{now}");
+    }
+    page(&mut store, 0, 3_250);
+    assert_eq!(freshness(&mut store, 3_250), Freshness::Fresh);
+}
+
+/// While pages come, and while they do not.
+#[test]
+fn a_wall_clock_that_is_set_changes_no_freshness() {
+    for wall in [1_000, 100_000_000] {
+        let mut store = store(1);
+        let mut clock = clock(10_000_000);
+        let mut freshness = |scraped: Option<u64>, now: u64| {
+            if let Some(scraped) = scraped {
+                page(&mut store, 0, scraped);
+            }
+            clock.advance(at(now));
+            store.refresh(&clock, Duration::from_millis(2_000));
+            store.pool.get(Slot(0)).unwrap().freshness
+        };
+        assert_eq!(freshness(Some(10_000_000), 10_000_000), Freshness::Fresh);
+        // This one was read just before the clock was set.
+        assert_eq!(freshness(Some(10_000_200), wall), Freshness::Fresh);
+        assert_eq!(freshness(Some(wall + 200), wall + 200), Freshness::Fresh);
+        assert_eq!(freshness(None, wall + 1_100), Freshness::Fresh);
+        assert_eq!(freshness(None, wall + 2_000), Freshness::Fresh);
+        assert_eq!(freshness(None, wall + 2_900), Freshness::Stale);
+    }
+}
+
+#[test]
+fn the_snapshot_is_rebuilt_only_after_a_change() {
+    let mut store = store(2);
+    page(&mut store, 0, 1_000);
+    store.refresh(&clock(1_000), Duration::from_millis(2_000));
+    let id = store.pool.snapshot().id.clone();
+    let member = |health| Member {
+        name: "1".to_owned(),
+        address: "10.0.0.1:80".to_owned(),
+        health,
+        ..Member::default()
+    };
+    store.refresh(&clock(1_050), Duration::from_millis(2_000));
+    store.set_member(Slot(1), &member(Health::Healthy));
+    assert_eq!(store.pool.snapshot().id, id);
+    store.set_member(Slot(1), &member(Health::Draining));
+    let fewer = store.pool.snapshot();
+    assert_eq!(fewer.candidates, [Slot(0)]);
+    let id = fewer.id.clone();
+    store.refresh(&clock(3_001), Duration::from_millis(2_000));
+    assert_ne!(store.pool.snapshot().id, id);
+}
+
+#[test]
+fn a_new_endpoint_in_a_slot_starts_without_history() {
+    let mut store = store(1);
+    page(&mut store, 0, 1_000);
+    assert_eq!(freshness(&mut store, 9_000), Freshness::Stale);
+    store.remove(Slot(0));
+    let member = Member {
+        name: "new".to_owned(),
+        health: Health::Healthy,
+        ..Member::default()
+    };
+    store.set_member(Slot(0), &member);
+    page(&mut store, 0, 9_100);
+    assert_eq!(freshness(&mut store, 9_100), Freshness::Fresh);
+}
+
+#[test]
+fn the_decision_mode_is_left_and_entered_at_different_shares() {
+    let mut store = store(8);
+    let mut with = |fresh: u32, now: u64| {
+        for slot in 0..fresh {
+            page(&mut store, slot, now - 1);
+            store.refresh(&clock(now - 1), Duration::from_millis(500));
+            page(&mut store, slot, now);
+        }
+        store.refresh(&clock(now), Duration::from_millis(500));
+        store.choose_mode();
+        store.pool.mode
+    };
+    // No endpoint was scraped yet.
+    assert_eq!(with(0, 1_000), DecisionMode::LocalOnly);
+    assert_eq!(with(3, 2_000), DecisionMode::LocalOnly);
+    assert_eq!(with(4, 3_000), DecisionMode::Metrics);
+    assert_eq!(with(2, 4_000), DecisionMode::Metrics);
+    assert_eq!(with(1, 5_000), DecisionMode::LocalOnly);
+    assert_eq!(with(3, 6_000), DecisionMode::LocalOnly);
+    assert_eq!(with(8, 7_000), DecisionMode::Metrics);
+}
