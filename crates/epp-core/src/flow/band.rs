@@ -80,6 +80,20 @@ impl Band {
             .push(request.since.as_nanos(), request.turn, id);
     }
 
+    /// Counts a request of a flow that goes without waiting; returns the label of its flow.
+    pub fn pass(&mut self, flow: u32, now: Instant) -> u8 {
+        self.last_used = now;
+        if self.spec.fairness == Fairness::RoundRobin {
+            self.flows.goes(flow);
+        }
+        let strategy = self.strategy();
+        let Some(flow) = self.flows.get_mut(flow) else {
+            return UNNAMED;
+        };
+        flow.left(now, true, strategy, now);
+        flow.label
+    }
+
     /// Returns what orders requests of the band.
     fn key(&self, request: &Waiting) -> u64 {
         let due = match self.spec.ordering {

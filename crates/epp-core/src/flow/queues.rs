@@ -466,6 +466,7 @@ impl Queues {
 
 #[cfg(test)]
 mod order_tests;
+mod pass;
 #[cfg(test)]
 #[path = "queues_tests.rs"]
 mod tests;

@@ -29,7 +29,7 @@ fn fill(host: &mut Host, objectives: &[&str]) {
     for (id, objective) in (1..).zip(objectives) {
         host.tick();
         let outcomes: Vec<Outcome> = host.get_with(id, objective, "");
-        assert_eq!(outcomes, [Held(id), Forwarded(id)]);
+        assert_eq!(outcomes.last(), Some(&Forwarded(id)));
     }
 }
 

@@ -1,8 +1,8 @@
 //! Flow control of a picker: which requests wait in its queues, and when one goes on.
 //!
-//! Where the plan has flow control, a request that could be decided is queued first. The queues are tried with each event
-//! that may have given the pool headroom: a response that has ended, a page, an endpoint that joined, counts of other
-//! pickers, a tick, and each request that comes itself. With headroom, a request is queued and sent in the same event.
+//! Where the plan has flow control, a request that could be decided is sent at once if none waits and the pool has
+//! headroom. Otherwise it is queued. The queues are tried with each event that may have given the pool headroom: a response
+//! that has ended, a page, an endpoint that joined, counts of other pickers, a tick, and each request that comes itself.
 //!
 //! All pickers of a proxy are one gate. Each publishes what waits in it ([`Backlog`]). A band below the highest one
 //! that waits anywhere is not sent, and what this picker sends counts for what the others may send at the same time,
@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::dispatcher::Dispatcher;
 use super::exchange::Exchange;
 use super::hold::Hold;
+use super::pool_state::PoolState;
 use super::reply::LocalReply;
 use super::shares::{Backlog, Others};
 use super::tick::MAX_RELEASES_PER_TICK;
@@ -123,6 +124,24 @@ impl Flow {
         self.obeys(now)
     }
 
+    /// Counts a request that goes at once, because none waits in any picker and there is headroom; `None` where it has to
+    /// be queued.
+    fn pass(
+        &mut self,
+        control: &FlowControl,
+        arrival: &Arrival<'_>,
+        endpoints: &PoolState,
+        now: Instant,
+    ) -> Option<Departure> {
+        if self.waits() {
+            return None;
+        }
+        let saturation = self.meter.measure(endpoints.pool()).effective;
+        let departure = self.queues.pass(control, arrival, saturation, now)?;
+        self.yields_since = None;
+        Some(departure)
+    }
+
     /// Returns whether this picker has as many requests in flight as it may, while others wait elsewhere.
     pub(super) fn has_its_share(&self, in_flight: f64) -> bool {
         self.most_in_flight.is_some_and(|most| in_flight >= most)
@@ -134,8 +153,8 @@ impl Flow {
 }
 
 impl Dispatcher {
-    /// Queues a request that could be decided. Returns whether it is not to be decided now: it waits, or has got a
-    /// local reply.
+    /// Queues a request that could be decided, or decides it at once. Returns whether it is not to be decided otherwise: it
+    /// waits, or is decided, or has got a local reply.
     pub(super) fn enqueue(&mut self, exchange: &mut Exchange) -> bool {
         if exchange.is_queued() {
             return true;
@@ -167,6 +186,12 @@ impl Dispatcher {
             slo_ttft: standing.slo_ttft,
             ttl: standing.ttl,
         };
+        if !exchange.is_dry_run && !pool_is_empty {
+            if let Some(departure) = self.flow.pass(control, &arrival, &self.endpoints, now) {
+                self.depart(exchange, &departure, 1.0);
+                return true;
+            }
+        }
         let queued = match self.flow.queues.len() < MAX_QUEUED {
             true => self.flow.queues.enqueue(control, &arrival, now),
             false => Err(Full::Pool),
@@ -176,16 +201,7 @@ impl Dispatcher {
             return false;
         }
         if queued.is_err() {
-            let (outcome, dropped) = match pool_is_empty {
-                true => (
-                    FlowOutcome::RejectedNoEndpoints,
-                    Dropped::QueueFullWithoutEndpoints,
-                ),
-                false => (FlowOutcome::RejectedCapacity, Dropped::QueueFull),
-            };
-            self.statistics
-                .count_flow(outcome, exchange.ticket.priority);
-            self.drop_request(exchange, dropped);
+            self.drop_for_capacity(exchange, pool_is_empty);
             return true;
         }
         if !exchange.is_held() {
@@ -195,6 +211,21 @@ impl Dispatcher {
         exchange.queue(hold);
         self.flow.has_arrived = true;
         true
+    }
+
+    /// Drops a request that has no room in the queues.
+    #[cold]
+    fn drop_for_capacity(&mut self, exchange: &mut Exchange, pool_is_empty: bool) {
+        let (outcome, dropped) = match pool_is_empty {
+            true => (
+                FlowOutcome::RejectedNoEndpoints,
+                Dropped::QueueFullWithoutEndpoints,
+            ),
+            false => (FlowOutcome::RejectedCapacity, Dropped::QueueFull),
+        };
+        self.statistics
+            .count_flow(outcome, exchange.ticket.priority);
+        self.drop_request(exchange, dropped);
     }
 
     /// Returns how a request is held in a queue that was not held before.

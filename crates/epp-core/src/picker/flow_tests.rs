@@ -16,8 +16,12 @@ const SECOND: Duration = Duration::from_secs(1);
 #[test]
 fn requests_wait_while_the_pool_is_full_and_go_on_with_each_that_ends() {
     let mut host = Host::with_capacity(2, 1.0);
-    assert_eq!(host.get(1), [Held(1), Forwarded(1)]);
-    assert_eq!(host.get(2), [Held(2), Forwarded(2)]);
+    assert_eq!(
+        host.get(1),
+        [Held(1), Forwarded(1)],
+        "the first of its band"
+    );
+    assert_eq!(host.get(2), [Forwarded(2)], "nothing waits");
     assert_eq!(host.get(3), [Held(3)]);
     assert_eq!(host.get(4), [Held(4)]);
     assert!(host.picker.holds(ExchangeId(3)));

@@ -119,9 +119,9 @@ impl Candidates {
         let outcome = survivors(filters, cycle, &mut self.own, &mut steps);
         show(filters, &steps.unwrap_or_default(), observer);
         // A filter that looks at the requests in flight mostly keeps all, and scores that hold for all endpoints hold then.
-        let all = self.own == snapshot.candidates;
+        let all = outcome == Ok(Left::All);
         let set = (all && holds).then(|| self.whole(&snapshot.id));
-        outcome.map(|()| Survivors {
+        outcome.map(|_| Survivors {
             slots: &self.own,
             set,
         })
@@ -157,7 +157,8 @@ impl Candidates {
             set.snapshot = Some(snapshot.clone());
             set.filling = self.fillings;
             let mut steps = Some(std::mem::take(&mut set.steps));
-            set.outcome = survivors(filters, cycle, &mut set.slots, &mut steps);
+            let left = survivors(filters, cycle, &mut set.slots, &mut steps);
+            set.outcome = left.map(|_| ());
             set.steps = steps.unwrap_or_default();
         }
         show(filters, &set.steps, observer);
@@ -213,6 +214,15 @@ fn show(filters: &[NamedFilter], steps: &[Step], observer: Option<&mut (dyn Obse
     }
 }
 
+/// What filters have left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// All candidates of the snapshot.
+    All,
+    /// Some of them, or ejected endpoints.
+    Others,
+}
+
 /// Leaves in `slots` the endpoints that pass all filters. Ejected endpoints are candidates only where
 /// no other is left.
 fn survivors(
@@ -220,17 +230,22 @@ fn survivors(
     cycle: &Cycle<'_>,
     slots: &mut Vec<Slot>,
     steps: &mut Option<Vec<Step>>,
-) -> Result<(), ScheduleError> {
+) -> Result<Left, ScheduleError> {
     if let Some(steps) = steps {
         steps.clear();
     }
-    slots.clone_from(&cycle.pool.snapshot().candidates);
-    let others = pass(filters, cycle, slots, steps);
-    if others.is_err() && cycle.pool.iter().any(|(_, endpoint)| endpoint.ejected) {
+    let candidates = &cycle.pool.snapshot().candidates;
+    slots.clone_from(candidates);
+    let passed = pass(filters, cycle, slots, steps);
+    if passed.is_err() && cycle.pool.iter().any(|(_, endpoint)| endpoint.ejected) {
         with_ejected(cycle, slots);
-        return pass(filters, cycle, slots, steps);
+        return pass(filters, cycle, slots, steps).map(|()| Left::Others);
     }
-    others
+    // Filters only remove candidates.
+    passed.map(|()| match slots.len() == candidates.len() {
+        true => Left::All,
+        false => Left::Others,
+    })
 }
 
 /// Puts all endpoints that may be picked into `slots`, ejected ones included.

@@ -177,6 +177,17 @@ pub struct InFlight {
 }
 
 impl InFlight {
+    /// Returns the greater of each count.
+    #[must_use]
+    fn max(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.max(other.requests),
+            unseen: self.unseen.max(other.unseen),
+            tokens: self.tokens.max(other.tokens),
+            unreported: self.unreported.max(other.unreported),
+        }
+    }
+
     /// Returns both together.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
@@ -239,6 +250,8 @@ pub struct PoolSnapshot {
     pub candidates: Vec<Slot>,
     /// Waiting counts by slot; NaN for one that is missing or cannot be trusted.
     pub waiting: Vec<f64>,
+    /// No endpoint has had more in flight since the snapshot was made.
+    pub most_in_flight: InFlight,
 }
 
 impl PoolSnapshot {
@@ -253,6 +266,11 @@ impl PoolSnapshot {
             id: SnapshotId::default(),
             candidates: candidates.map(|(slot, _)| slot).collect(),
             waiting: waiting.map(|value| value.unwrap_or(f64::NAN)).collect(),
+            most_in_flight: pool
+                .loads
+                .iter()
+                .copied()
+                .fold(InFlight::default(), InFlight::max),
         }
     }
 }
@@ -337,6 +355,9 @@ impl Pool {
     pub fn set_load(&mut self, slot: Slot, load: InFlight) {
         if let Some(place) = self.loads.get_mut(slot.index()) {
             *place = load;
+        }
+        if let Some(snapshot) = self.snapshot.get_mut() {
+            snapshot.most_in_flight = snapshot.most_in_flight.max(load);
         }
         if let Some(place) = self.changed.get_mut(self.changes as usize % MAX_CHANGED) {
             *place = slot;

@@ -143,7 +143,7 @@ const BARS: [Most; 12] = [
         case: "gate",
         beside: "epp-wasm",
         added: 3.0,
-        reason: "a request that need not wait is queued and sent in the same event, and measured against what is in flight",
+        reason: "a request that need not wait is not queued, but the pool's saturation is measured",
         ..WASM
     },
 ];

@@ -136,12 +136,11 @@ impl Filter for ConcurrencyDetector {
             (self.mode == Mode::Tokens || f64::from(load.requests) < requests)
                 && (self.mode == Mode::Requests || (load.tokens as f64) < tokens)
         };
-        let has_room = |slot: Slot| has_room(&cycle.pool.load(slot));
         // Each request asks, and mostly no endpoint is full.
-        if candidates.iter().all(|slot| has_room(*slot)) {
+        if has_room(&cycle.pool.snapshot().most_in_flight) {
             return;
         }
-        keep(cycle, candidates, self.all_if_none, &|slot, _| has_room(slot));
+        keep(cycle, candidates, self.all_if_none, &|slot, _| has_room(&cycle.pool.load(slot)));
     }
 
     fn needs(&self) -> Needs {
