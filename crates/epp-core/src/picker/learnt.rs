@@ -4,6 +4,8 @@
 //! It is bounded: evidence beyond the bound is not passed on. Where nothing drains it
 //! ([`LearntLog::set_enabled`]) nothing is logged.
 
+use std::ops::Range;
+
 use crate::prefix::key::TableKey;
 
 /// Hashes logged between two ticks of 50 ms; at 1,000 cold requests a second with 256 blocks each, shared by
@@ -74,24 +76,30 @@ impl LearntLog {
 
     /// Logs that this was learnt of one block of a prompt.
     pub fn append(&mut self, placement: Placement, prompt: &[u64], block: usize) {
-        let Some((before, [hash, ..])) = prompt.split_at_checked(block) else {
+        self.append_run(placement, prompt, block..block + 1);
+    }
+
+    /// Logs that this was learnt of consecutive blocks of a prompt.
+    pub fn append_run(&mut self, placement: Placement, prompt: &[u64], blocks: Range<usize>) {
+        let Some((before, run)) = prompt.split_at_checked(blocks.start) else {
             return;
         };
-        if !self.enabled || self.hashes.len() >= MAX_LOGGED_HASHES {
+        let room = MAX_LOGGED_HASHES.saturating_sub(self.hashes.len());
+        let run = run.get(..blocks.len().min(room)).unwrap_or_default();
+        if !self.enabled || run.is_empty() {
             return;
         }
         let follows = !before.is_empty() && before.last() == self.hashes.last();
         match self.placements.last_mut() {
-            Some((last, span)) if *last == placement && follows => span.blocks += 1,
+            Some((last, span)) if *last == placement && follows => span.blocks += run.len(),
             _ => {
                 let context = self.key.context(before);
                 self.hashes.extend_from_slice(context);
-                let context = context.len();
-                self.placements
-                    .push((placement, Span { context, blocks: 1 }));
+                let (context, blocks) = (context.len(), run.len());
+                self.placements.push((placement, Span { context, blocks }));
             }
         }
-        self.hashes.push(*hash);
+        self.hashes.extend_from_slice(run);
     }
 
     /// Returns each placement with its hashes, those of its context first, in the order in which they were

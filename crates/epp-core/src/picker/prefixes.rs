@@ -309,7 +309,7 @@ impl Prefixes {
                 tag,
             };
             let learnt = &mut self.learnt;
-            let mut news = |prompt: &[u64], block| learnt.append(placement, prompt, block);
+            let mut news = |prompt: &[u64], blocks| learnt.append_run(placement, prompt, blocks);
             match evidence {
                 Evidence::Sent => walk.learn(index, (part, slot), capacity, &mut news),
                 Evidence::Proven => walk.prove(index, (part, slot), capacity, &mut news),

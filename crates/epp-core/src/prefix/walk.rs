@@ -166,13 +166,14 @@ impl Walk {
     }
 
     /// Records in the index that the blocks that were read since the last call were sent to an endpoint. `publish` is
-    /// called with the prompt so far and the position of each block that should be published to other workers.
+    /// called with the prompt so far and the positions of consecutive blocks, perhaps none, that should be published to
+    /// other workers.
     pub fn learn(
         &mut self,
         index: &mut Index,
         (part, slot): (Part, u32),
         capacity: usize,
-        publish: &mut dyn FnMut(&[u64], usize),
+        publish: &mut dyn FnMut(&[u64], Range<usize>),
     ) {
         let Recorded {
             learnt,
@@ -192,16 +193,21 @@ impl Walk {
                 from: learnt.saturating_sub(prompt.start),
                 provenance: Provenance::OWN,
             };
+            let mut run = 0..0;
             let mut changed = |block, change: BlockChange| {
                 let position = prompt.start + block;
                 if change.new && add_created(created, position, block == 0) || change.unproven {
                     unproven.get_or_insert(position);
                 }
                 if change.to_publish {
-                    publish(hashes, block);
+                    if block != run.end {
+                        publish(hashes, std::mem::replace(&mut run, block..block));
+                    }
+                    run.end = block + 1;
                 }
             };
             index.record(sent, capacity, &mut changed);
+            publish(hashes, run);
         }
     }
 
@@ -233,7 +239,7 @@ impl Walk {
         index: &mut Index,
         (part, slot): (Part, u32),
         capacity: usize,
-        publish: &mut dyn FnMut(&[u64], usize),
+        publish: &mut dyn FnMut(&[u64], Range<usize>),
     ) {
         let recorded = part.of(&mut self.recorded);
         let Some(unproven) = recorded.unproven else {
@@ -246,7 +252,7 @@ impl Walk {
             let of_others = |block| !contains(created, prompt.start + block);
             from += index.prove(slot, hashes, from, |block| {
                 if of_others(block) {
-                    publish(hashes, block);
+                    publish(hashes, block..block + 1);
                 }
             });
             if from == hashes.len() {
@@ -260,7 +266,7 @@ impl Walk {
             };
             index.record(sent, capacity, &mut |block, change: BlockChange| {
                 if change.to_publish || change.unproven && of_others(block) {
-                    publish(hashes, block);
+                    publish(hashes, block..block + 1);
                 }
             });
         }
@@ -274,7 +280,7 @@ impl Walk {
         &mut self,
         index: &mut Index,
         (part, slot): (Part, u32),
-        publish: &mut dyn FnMut(&[u64], usize),
+        publish: &mut dyn FnMut(&[u64], Range<usize>),
     ) {
         let recorded = part.of(&mut self.recorded);
         for range in &recorded.created {
@@ -284,7 +290,7 @@ impl Walk {
             let hashes = self.hashes.get(begin..range.end).unwrap_or_default();
             let blocks = range.start - begin..hashes.len();
             index.retract(slot, hashes, blocks, Provenance::OWN, &mut |block| {
-                publish(hashes, block);
+                publish(hashes, block..block + 1);
             });
         }
         recorded.clear_unproven();

@@ -39,9 +39,9 @@ impl Twins {
     fn update_at(&mut self, walk: &mut Walk, at: (Part, u32), verdict: Verdict) {
         let (_, slot) = at;
         let Self { own, other } = self;
-        let mut publish = |prompt: &[u64], block: usize| {
-            let before = other.context(&prompt[..block]).len();
-            let part = &prompt[block - before..=block];
+        let mut publish = |prompt: &[u64], blocks: Range<usize>| {
+            let before = other.context(&prompt[..blocks.start]).len();
+            let part = &prompt[blocks.start - before..blocks.end];
             if verdict == Verdict::Refuted {
                 other.retract(slot, part, before..part.len(), first_worker(), &mut |_| {});
                 return;
