@@ -126,6 +126,6 @@ fn workers_of_one_pool_cost_what_workers_of_their_own_pools_cost() {
         median(apart),
         median(shared)
     );
-    // What it is, docs/hosts.md says. A lock that all workers take for each request would halve it.
+    // docs/hosts.md has what was measured; less than this shows that workers wait for each other.
     assert!(ratio > 0.8, "{ratio}");
 }

@@ -153,8 +153,8 @@ impl Flow {
 }
 
 impl Dispatcher {
-    /// Queues a request that could be decided, or decides it at once. Returns whether it is not to be decided otherwise: it
-    /// waits, or is decided, or has got a local reply.
+    /// Queues a request that could be decided, or sends it at once. Returns whether the caller is done with it: it waits,
+    /// was sent, or got a local reply.
     pub(super) fn enqueue(&mut self, exchange: &mut Exchange) -> bool {
         if exchange.is_queued() {
             return true;

@@ -1,4 +1,4 @@
-//! Requests that go without waiting, which are most where the pool has headroom.
+//! Requests that are sent without waiting, as most are while the pool has headroom.
 
 use std::time::Duration;
 
@@ -10,8 +10,7 @@ use crate::time::Instant;
 
 impl Queues {
     /// Counts a request that goes without waiting; `None` where it has to be queued, because others wait, the gate is
-    /// not open for it, or it is the first of its band. That comes to the same as queueing and dispatching it, for a
-    /// tenth of the work.
+    /// not open for it, or it is the first of its band. That comes to the same as queueing and dispatching it.
     pub fn pass(
         &mut self,
         control: &FlowControl,
