@@ -250,8 +250,8 @@ pub struct PoolSnapshot {
     pub candidates: Vec<Slot>,
     /// Waiting counts by slot; NaN for one that is missing or cannot be trusted.
     pub waiting: Vec<f64>,
-    /// No endpoint has had more in flight since the snapshot was made.
-    pub most_in_flight: InFlight,
+    /// No endpoint has had more in flight since this was made, which is when a filter first asks for it.
+    most_in_flight: OnceCell<InFlight>,
 }
 
 impl PoolSnapshot {
@@ -266,11 +266,7 @@ impl PoolSnapshot {
             id: SnapshotId::default(),
             candidates: candidates.map(|(slot, _)| slot).collect(),
             waiting: waiting.map(|value| value.unwrap_or(f64::NAN)).collect(),
-            most_in_flight: pool
-                .loads
-                .iter()
-                .copied()
-                .fold(InFlight::default(), InFlight::max),
+            most_in_flight: OnceCell::new(),
         }
     }
 }
@@ -356,13 +352,22 @@ impl Pool {
         if let Some(place) = self.loads.get_mut(slot.index()) {
             *place = load;
         }
-        if let Some(snapshot) = self.snapshot.get_mut() {
-            snapshot.most_in_flight = snapshot.most_in_flight.max(load);
+        let snapshot = self.snapshot.get_mut();
+        if let Some(most) = snapshot.and_then(|snapshot| snapshot.most_in_flight.get_mut()) {
+            *most = most.max(load);
         }
         if let Some(place) = self.changed.get_mut(self.changes as usize % MAX_CHANGED) {
             *place = slot;
         }
         self.changes = self.changes.wrapping_add(1);
+    }
+
+    /// Returns counts that no endpoint exceeds: what any of them has had in flight at most, since the snapshot was made or
+    /// after.
+    pub fn most_in_flight(&self) -> InFlight {
+        let loads = self.loads.iter().copied();
+        let most = &self.snapshot().most_in_flight;
+        *most.get_or_init(|| loads.fold(InFlight::default(), InFlight::max))
     }
 
     /// Returns how often a load was set.

@@ -137,7 +137,7 @@ impl Filter for ConcurrencyDetector {
                 && (self.mode == Mode::Requests || (load.tokens as f64) < tokens)
         };
         // Each request asks, and mostly no endpoint is full.
-        if has_room(&cycle.pool.snapshot().most_in_flight) {
+        if has_room(&cycle.pool.most_in_flight()) {
             return;
         }
         keep(cycle, candidates, self.all_if_none, &|slot, _| has_room(&cycle.pool.load(slot)));
