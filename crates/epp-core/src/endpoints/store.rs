@@ -289,7 +289,8 @@ impl EndpointStore {
         endpoint.metrics = metrics;
         self.mark_work(slot, works);
         self.set_condition(slot, condition);
-        known != condition.scraped
+        // A page of an endpoint at rest may have been read long before: it shows nothing that was sent since the last one.
+        known != condition.scraped && condition.rest == 0
     }
 
     fn mark_work(&mut self, slot: Slot, works: bool) {

@@ -6,6 +6,7 @@ use super::EndpointLoad;
 use crate::body::SliceBody;
 use crate::config;
 use crate::endpoints::outlier::{Failure, Outcome, Reason};
+use crate::endpoints::store::Member;
 use crate::picker::peers::IndexPeer;
 use crate::picker::testing::{begin, close, NOW};
 use crate::picker::{Effect, Fetched, Head, Picker};
@@ -218,5 +219,98 @@ fn the_summary_of_a_plan_says_how_often_pages_are_fetched() {
     ] {
         let summary = plan(&format!("{{pluginRef: {scorer}}}")).summary();
         assert!(summary.contains(expected), "{summary}");
+    }
+}
+
+/// A VM that polls, and another one that learns from it what the pages say, 50 ms later.
+struct Two {
+    poller: Vm,
+    worker: Vm,
+    /// What the worker has in flight, as the poller has yet to learn.
+    loads: Vec<EndpointLoad>,
+    /// The revision of the pages that the worker has.
+    pages: u64,
+}
+
+impl Two {
+    fn new() -> Self {
+        let (mut poller, mut worker) = (Vm::new(QUEUE), Vm::new(QUEUE));
+        worker.picker.peers().set_polling(false);
+        let pages = poller.picker.peers().revisions().metrics;
+        poller.run(50);
+        worker.now = poller.now;
+        let peers = poller.picker.peers();
+        let members = peers.endpoints().pool.iter();
+        let members = members.map(|(slot, endpoint)| {
+            let member = Member {
+                name: endpoint.name.clone(),
+                address: endpoint.address.to_string(),
+                labels: endpoint.labels.clone(),
+                health: endpoint.health,
+            };
+            (slot, member)
+        });
+        let members: Vec<_> = members.collect();
+        worker.picker.peers().adopt_members(members);
+        Self {
+            poller,
+            worker,
+            loads: Vec::new(),
+            pages,
+        }
+    }
+
+    /// Both have a tick.
+    fn tick(&mut self) {
+        let Self {
+            poller,
+            worker,
+            loads,
+            pages,
+        } = self;
+        let mut published = std::iter::once(loads.as_slice());
+        poller.picker.peers().set_peer_loads(&mut published);
+        poller.run(50);
+        let peers = poller.picker.peers();
+        let revision = peers.revisions().metrics;
+        if std::mem::replace(pages, revision) != revision {
+            let store = peers.endpoints();
+            let read = store.pool.iter();
+            let read = read.map(|(slot, one)| (slot, store.condition(slot), one.metrics.clone()));
+            let read: Vec<_> = read.collect();
+            worker.picker.peers().adopt_metrics(read);
+        }
+        worker.run(50);
+        worker.now = poller.now;
+        *loads = worker.loads();
+    }
+}
+
+#[test]
+fn a_page_of_an_endpoint_at_rest_does_not_hide_a_request_that_was_sent_after_it_was_read() {
+    // Pages that say the same are shared up to 600 ms after they were read: in few of these ticks just after a request.
+    for ticks in 400..640 {
+        let mut two = Two::new();
+        (0..ticks).for_each(|_| two.tick());
+        let head = Head::post_json("/v1/completions", None);
+        begin(&mut two.worker.picker, 1, &head);
+        let sent = two.worker.now;
+        let sent_to = |two: &mut Two| two.worker.loads()[0];
+        assert_eq!(sent_to(&mut two).unseen, 1);
+        for _ in 0..6 {
+            two.tick();
+            let load = sent_to(&mut two);
+            let read = two
+                .worker
+                .picker
+                .peers()
+                .endpoints()
+                .condition(Slot(load.slot))
+                .scraped;
+            assert!(
+                load.unseen == 1 || read >= Some(sent),
+                "after {ticks} ticks"
+            );
+        }
     }
 }

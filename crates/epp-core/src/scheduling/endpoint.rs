@@ -127,7 +127,9 @@ impl Metrics {
     /// Returns whether a later page says the same of what does not change while a server runs.
     pub fn has_constants_of(&self, later: &Self) -> bool {
         let constants = |of: &Self| [of.block_size, of.num_blocks];
-        constants(self) == constants(later) && self.model == later.model
+        constants(self) == constants(later)
+            && self.model == later.model
+            && self.several_series == later.several_series
     }
 
     /// Returns whether the page lists a model of this name.
