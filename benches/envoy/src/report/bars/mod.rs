@@ -6,7 +6,6 @@ mod other;
 
 use std::fmt::Write;
 
-use super::tables::is_short;
 use crate::result::Run;
 
 /// A bar, as measured by a run.
@@ -39,7 +38,6 @@ pub fn section(run: &Run) -> String {
     for bar in cpu.iter().chain(&other) {
         let missed = match (&bar.over, bar.missed) {
             (None, _) => String::new(),
-            (Some(over), "") if is_short(run) => format!(" Missed by {over} in this short run."),
             (Some(over), "") => format!(" Missed by {over}; it is not known yet why."),
             (Some(over), why) => format!(" Missed by {over}: {why}."),
         };
