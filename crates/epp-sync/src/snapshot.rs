@@ -41,22 +41,24 @@ impl Snapshots {
         }
     }
 
-    /// Publishes what this VM's picker has found, if there is news.
+    /// Publishes what this VM's picker has found, if there is news. What the store refuses is published again with the
+    /// next call.
     pub fn publish(&mut self, picker: &PeerView<'_>, shared: &mut Shared<'_>) {
         let revisions = picker.revisions();
         if self.published.members != revisions.members {
             let value = encode_members(picker.endpoints());
             let sum = value.last_chunk().copied();
-            if self.members_sum != sum {
-                shared.set(&self.members_key, &value, None);
+            if self.members_sum == sum || shared.set(&self.members_key, &value, None) {
                 self.members_sum = sum;
+                self.published.members = revisions.members;
             }
         }
         if self.published.metrics != revisions.metrics {
             let value = encode_metrics(picker.endpoints());
-            shared.set(&self.metrics_key, &value, None);
+            if shared.set(&self.metrics_key, &value, None) {
+                self.published.metrics = revisions.metrics;
+            }
         }
-        self.published = revisions;
     }
 
     /// Feeds the picker what another one has published, if it is news. A value that is not recognised is
@@ -191,7 +193,45 @@ pub fn decode_metrics(value: &[u8]) -> Option<Vec<(Slot, Condition, Metrics)>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shared::Traffic;
+    use crate::{InProcess, Store};
+    use epp_core::config;
+    use epp_core::picker::Picker;
     use epp_core::scheduling::Health;
+
+    /// A store that refuses all.
+    struct Refusing;
+
+    impl Store for Refusing {
+        fn get(&mut self, _: &str) -> Option<(Vec<u8>, u32)> {
+            None
+        }
+
+        fn set(&mut self, _: &str, _: &[u8], _: Option<u32>) -> bool {
+            false
+        }
+    }
+
+    #[test]
+    fn what_the_store_refused_is_published_again_though_nothing_changes() {
+        let document = include_str!("../../../tests/fixtures/prefix-one-endpoint.yaml");
+        let mut picker = Picker::new(config::load(document).unwrap().plan, 1);
+        picker.tick(Timestamp::from_millis(1_000));
+        let mut snapshots = Snapshots::new("base");
+        let mut publish = |store: &mut dyn Store| {
+            let mut traffic = Traffic::default();
+            snapshots.publish(&picker.peers(), &mut Shared::new(store, &mut traffic));
+            traffic.written
+        };
+        assert!(publish(&mut Refusing) > 0);
+        let mut memory = InProcess::default();
+        assert!(publish(&mut memory) > 0);
+        let (value, _) = memory.get("base/members").unwrap();
+        assert_eq!(decode_members(&value).unwrap().len(), 1);
+        let (value, _) = memory.get("base/metrics").unwrap();
+        assert_eq!(decode_metrics(&value).unwrap().len(), 1);
+        assert_eq!(publish(&mut memory), 0, "nothing is new");
+    }
 
     fn at(millis: u64) -> Option<Timestamp> {
         Some(Timestamp::from_millis(millis))
