@@ -28,7 +28,7 @@ pub struct Peers {
     sharing: bool,
     presence: Presence,
     /// Hashes of others' journals that were taken in so far.
-    taken_in: usize,
+    pub(super) taken_in: usize,
     /// Whose journal is read first, where not all can be read in one tick.
     turn: usize,
 }
@@ -86,10 +86,11 @@ impl Peers {
         self.sharing && self.handover.allows_gaps()
     }
 
-    /// Chooses whether this VM has an index or an archive. It has an archive where it may, because it polls and has never
-    /// served a request, and the others learn much meanwhile: then it is that of Envoy's main thread, or one more
-    /// request will not matter.
-    pub fn choose_knowledge(&mut self, may_archive: bool, picker: &mut dyn IndexPeer) {
+    /// Chooses whether this VM has an index or an archive. It begins an archive when it polls, has never served a request,
+    /// and has taken in much from the others, and keeps it even if another VM polls later. Such a VM is nearly always the
+    /// main thread's; a worker among them requests the index with its first request.
+    pub fn choose_knowledge(&mut self, serves: bool, polls: bool, picker: &mut dyn IndexPeer) {
+        let may_archive = !serves && (polls || self.handover.archive().is_some());
         let archives = self.sharing && may_archive && self.taken_in >= MIN_TAKEN_IN;
         self.handover.set_archiving(archives, picker);
     }

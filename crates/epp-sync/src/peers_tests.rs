@@ -29,7 +29,8 @@ struct Vm {
 impl Vm {
     fn tick(&mut self, store: &mut dyn Store) {
         let shared = &mut Shared::new(store, &mut self.traffic);
-        self.peers.choose_knowledge(self.idle, &mut self.toy);
+        self.peers
+            .choose_knowledge(!self.idle, self.idle, &mut self.toy);
         self.peers.tick(!self.idle, false, shared, &mut self.toy);
     }
 }

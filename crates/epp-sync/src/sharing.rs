@@ -144,8 +144,8 @@ impl Sharing {
             this.watch_page(&mut picker, shared);
             this.agree_on_secret(&mut picker, shared);
             let (serves, loads_outdated) = (picker.serves(), picker.take_loads_outdated());
-            let may_archive = picker.polls() && !serves;
-            this.peers.choose_knowledge(may_archive, &mut picker);
+            let polls = picker.polls();
+            this.peers.choose_knowledge(serves, polls, &mut picker);
             this.peers.tick(serves, loads_outdated, shared, &mut picker);
             if this.peers.is_sharing() {
                 let (outliers, pool) = picker.outliers();

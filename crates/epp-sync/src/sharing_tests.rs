@@ -16,6 +16,9 @@ use crate::codec::Reader;
 use crate::report::watch;
 use crate::InProcess;
 
+#[path = "sharing_archive_tests.rs"]
+mod archive;
+
 /// A prefix scorer, and one endpoint.
 const PREFIX: &str = include_str!("../../../tests/fixtures/prefix-one-endpoint.yaml");
 
