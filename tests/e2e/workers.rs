@@ -15,7 +15,6 @@ use crate::stream::Connection;
 use crate::ticks::{self, wait_until_shared, wait_until_vms_share, Vm};
 use crate::uploads::{begin, completion, Model, WAYS};
 use crate::{document, scorer};
-use envoy_harness::host::Host;
 use envoy_harness::path_of;
 
 /// Prompts that were placed, each with its pod. Long enough for some blocks each, and others for each
@@ -145,9 +144,6 @@ fn after_a_trap_the_only_worker_receives_what_the_main_thread_has_archived() {
     let mut setup = Setup::new(&sim.addresses(), &scorer("prefix-cache-scorer"));
     setup.module = setup.host.faulty_file();
     setup.status_page = true;
-    if setup.host == Host::Module {
-        return;
-    }
     let proxy = setup.start();
     wait_until_vms_share(&proxy, 2);
     shared(&proxy, 20, "before there is an archive");

@@ -3,6 +3,9 @@
 //!
 //! Nothing looks blocks up in such a VM, the one of Envoy's main thread, and to add blocks to an index takes most of
 //! the time that sharing does. It is enough to be able to hand them over when all workers have trapped, or the only one.
+//!
+//! The runs do not say which VM wrote them. The VM that takes them over treats them as those of one VM, so that of blocks
+//! without a confirming response any worker's failed request removes those that another one has sent since.
 
 use std::collections::VecDeque;
 

@@ -188,8 +188,8 @@ pub trait IndexPeer {
     /// Takes over a part, of an even number of hashes unless it is the last, of a list that another picker has written
     /// by [`Self::index_list`], or placements as [`Self::learn`] gets them, whose order alone is known.
     fn take_over(&mut self, list: Placement, hashes: &mut dyn Iterator<Item = u64>) {
-        // In order of use, so that nothing is known of what stood before each; whose slot the sender's is does
-        // not matter, since all counts as proven.
+        // In order of use, so that nothing is known of what stood before each. Which picker sent a block is not known
+        // either: those of an archive that no response has confirmed can be refuted by any of their senders.
         hashes.for_each(|hash| self.learn(0, list, &[hash], 0));
     }
     /// Returns how many requests this picker holds.
