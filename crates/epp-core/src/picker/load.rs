@@ -24,7 +24,7 @@ struct Load {
     scrapes: u32,
     /// What this count was when the last page came.
     page: u32,
-    /// Of the requests that the last page cannot show: those of this picker, and of the others, that a later load report shows.
+    /// How many of `own.unseen` and of `others.unseen` a load report since the last page has shown.
     reported: (u32, u32),
     /// The requests of this picker in flight.
     own: InFlight,
@@ -37,7 +37,7 @@ struct Load {
 }
 
 impl Load {
-    /// A request that was sent at this count of pages and reports is seen in another way than on a page.
+    /// A request that was sent at this count needs no page any more: its response has begun, or it has ended.
     fn see(&mut self, scrapes: u32) {
         let since_page = self.scrapes.wrapping_sub(self.page);
         let age = self.scrapes.wrapping_sub(scrapes);
@@ -282,6 +282,10 @@ impl Loads {
                     others.unseen = others.unseen.saturating_add(reported.unseen);
                 }
             }
+        }
+        for load in &mut self.slots {
+            // Requests that a report has shown and that have ended make no later ones seen.
+            load.reported.1 = load.reported.1.min(load.others.unseen);
         }
         (0..self.slots.len()).for_each(|slot| self.show(Slot(slot as u32), store));
     }

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use super::super::peers::{EndpointLoad, IndexPeer};
 use super::super::testing::{close, NOW};
 use super::super::{Picker, ResponseOrigin};
 use super::*;
@@ -201,7 +202,7 @@ fn requests_that_a_report_shows_are_not_added_to_it() {
     let unseen = |picker: &Picker, slot| picker.pool().load(slot).unseen;
     let published = |picker: &mut Picker| {
         let mut loads = Vec::new();
-        crate::picker::peers::IndexPeer::own_loads(&picker.peers(), &mut loads);
+        picker.peers().own_loads(&mut loads);
         loads.iter().map(|load| load.unseen).sum::<u32>()
     };
     let mut at_first = Vec::new();
@@ -233,6 +234,39 @@ fn requests_that_a_report_shows_are_not_added_to_it() {
     assert_eq!(unseen(&picker, Slot(0)), 0);
     rest.iter().for_each(|id| close(&mut picker, *id));
     assert_eq!(unseen(&picker, Slot(0)), 0);
+    // None of those that have ended makes a later one seen.
+    later += 1;
+    while send(&mut picker, later, true).0 != Slot(0) {
+        later += 1;
+    }
+    assert_eq!(unseen(&picker, Slot(0)), 1);
+}
+
+#[test]
+fn requests_that_other_pickers_send_after_a_report_are_added_to_it() {
+    let mut picker = picker("queue-scorer", "{}");
+    let (slot, _) = send(&mut picker, 1, true);
+    let mut own = Vec::new();
+    picker.peers().own_loads(&mut own);
+    let unseen_with = |picker: &mut Picker, unseen: u32| {
+        let others = own.iter().map(|load| EndpointLoad {
+            requests: unseen,
+            unseen,
+            ..*load
+        });
+        let others: Vec<EndpointLoad> = others.collect();
+        let mut lists = std::iter::once(others.as_slice());
+        picker.peers().set_peer_loads(&mut lists);
+        picker.pool().load(slot).unseen
+    };
+    assert_eq!(unseen_with(&mut picker, 5), 6, "its own is one of them");
+    report(&mut picker, NOW, 1, slot, REPORT);
+    assert_eq!(unseen_with(&mut picker, 5), 0);
+    assert_eq!(unseen_with(&mut picker, 7), 2);
+    assert_eq!(unseen_with(&mut picker, 3), 0, "some have ended");
+    assert_eq!(unseen_with(&mut picker, 5), 2);
+    assert_eq!(unseen_with(&mut picker, 0), 0, "all have ended");
+    assert_eq!(unseen_with(&mut picker, 5), 5);
 }
 
 #[test]
