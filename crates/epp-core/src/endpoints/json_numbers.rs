@@ -171,20 +171,20 @@ mod tests {
     }
 
     #[test]
-    fn deep_texts_are_refused_and_long_ones_read_in_moderate_time() {
+    fn deep_texts_are_refused_and_long_ones_are_read() {
         let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
         assert!(numbers(&nested(MAX_DEPTH)).is_some());
         assert_eq!(numbers(&nested(MAX_DEPTH + 1)), None);
-        let begun = std::time::Instant::now();
-        for text in [
-            "[".repeat(1 << 20),
-            format!("[{}1]", "1,".repeat(1 << 20)),
-            format!("\"{}\"", "\\\"".repeat(1 << 20)),
-            "1".repeat(1 << 20),
+        // In one pass: if each byte took another look at those before or after it, this would not end.
+        const LONG: usize = 1 << 20;
+        for (text, expected) in [
+            ("[".repeat(LONG), None),
+            (format!("[{}1]", "1,".repeat(LONG)), Some(LONG + 1)),
+            (format!("\"{}\"", "\\\"".repeat(LONG)), Some(0)),
+            ("1".repeat(LONG), Some(1)),
         ] {
-            numbers(&text);
+            let found = numbers(&text).map(|found| found.len());
+            assert_eq!(found, expected, "{}", &text[..8]);
         }
-        let taken = begun.elapsed();
-        assert!(taken < std::time::Duration::from_secs(10), "{taken:?}");
     }
 }
