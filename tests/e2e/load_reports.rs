@@ -60,7 +60,7 @@ fn asked(sim: &Sim, format: &str) -> usize {
 fn reports_that_the_picker_asks_for_count_and_are_not_passed_on() {
     let (sim, proxy) = started("{requestLoadMetrics: true}");
     wait_until_avoided(&sim, &proxy, &[]);
-    assert!(asked(&sim, "TEXT") > 20);
+    assert!(asked(&sim, "text") > 20);
     for _ in 0..4 {
         assert_eq!(ask(&proxy, &[]).header(REPORT), "");
     }
@@ -73,7 +73,7 @@ fn reports_that_the_picker_asks_for_count_and_are_not_passed_on() {
 fn reports_that_a_client_asks_for_count_and_are_its_own() {
     let (sim, proxy) = started("{}");
     assert_eq!(ask(&proxy, &[]).header(REPORT), "");
-    assert_eq!(asked(&sim, "TEXT"), 0);
+    assert_eq!(asked(&sim, "text"), 0);
     let headers = [(FORMAT, "text")];
     let response = ask(&proxy, &headers);
     assert!(response.header(REPORT).starts_with("TEXT "), "{response:?}");

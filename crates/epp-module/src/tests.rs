@@ -275,7 +275,7 @@ fn a_load_report_is_taken_from_the_response_and_not_passed_on() {
             filter.request.push((header.to_owned(), own.to_owned()));
         }
         assert!(!filter.headers(false));
-        let format = if kept { own } else { "TEXT" };
+        let format = if kept { own } else { "text" };
         assert_eq!(filter.header(header), Some(format));
         filter.response = vec![(":status".to_owned(), "200".to_owned())];
         let report = "endpoint-load-metrics".to_owned();

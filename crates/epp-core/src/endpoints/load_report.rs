@@ -95,7 +95,7 @@ impl LoadReport {
     /// Returns the waiting requests and the KV-cache utilization of an endpoint with these metrics, where the report says
     /// something of them. A value that its page lacks stays unknown: the document may have it read from another family.
     pub fn values(&self, metrics: &Metrics) -> (Option<f64>, Option<f64>) {
-        // Of several, vLLM reports the first.
+        // A report does not say which engine a value is of.
         let counts = |known: &Option<f64>| known.is_some() && !metrics.several_series;
         (
             self.waiting.filter(|_| counts(&metrics.waiting)),

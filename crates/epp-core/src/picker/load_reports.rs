@@ -52,7 +52,7 @@ impl Dispatcher {
             && exchange.load_asked == LoadAsked::No;
         asks.then(|| {
             exchange.load_asked = LoadAsked::ByPicker;
-            (LOAD_FORMAT_HEADER, "TEXT".to_owned())
+            (LOAD_FORMAT_HEADER, "text".to_owned())
         })
     }
 

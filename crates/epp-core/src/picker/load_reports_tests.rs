@@ -110,7 +110,7 @@ fn a_report_takes_the_place_of_what_the_page_said_until_the_next_page() {
 fn a_report_is_asked_for_where_the_document_says_so_and_removed() {
     let mut picker = picker("queue-scorer", "{requestLoadMetrics: true}");
     let (slot, headers) = send(&mut picker, 1, false);
-    assert_eq!(headers, [(LOAD_FORMAT_HEADER, "TEXT".to_owned())]);
+    assert_eq!(headers, [(LOAD_FORMAT_HEADER, "text".to_owned())]);
     assert!(picker.wants_load_report(ExchangeId(1)));
     assert_eq!(report(&mut picker, NOW, 1, slot, REPORT), [LOAD_HEADER]);
     assert_eq!(values(&picker, slot), REPORTED);
