@@ -84,12 +84,12 @@ fn machine(machine: &Machine) -> String {
         .as_ref()
         .map_or_else(|| "not in this run".to_owned(), |path| format!("`{path}`"));
     format!(
-        "| | |\n|--|--|\n| date | {} |\n| commit | {} |\n| processor | {} × {} |\n| memory | {} MiB |\n\
+        "| | |\n|--|--|\n| date | {} |\n| commit | {} |\n| processor | {}, {} cores |\n| memory | {} MiB |\n\
          | kernel | {} |\n| Envoy | {} |\n| module | {} KiB |\n| Endpoint Picker | {picker} |\n",
         machine.date,
         machine.commit,
-        machine.cores,
         machine.processor,
+        machine.cores,
         machine.memory_mib,
         machine.kernel,
         machine.envoy,

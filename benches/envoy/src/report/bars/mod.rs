@@ -25,7 +25,10 @@ struct Bar {
 /// Returns the section of the page.
 pub fn section(run: &Run) -> String {
     let (cpu, other) = (cpu::measured(run), other::measured(run));
-    let mut text = "\n## The bars\n".to_owned();
+    let all = cpu.iter().chain(&other);
+    let held = all.clone().filter(|bar| bar.over.is_none()).count();
+    let all = all.count();
+    let mut text = format!("\n## The bars\n\n{held} of {all} are held.\n");
     if !cpu.is_empty() {
         text += FRAME;
         text += &table(&cpu::TITLES, &cpu);

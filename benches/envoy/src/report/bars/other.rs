@@ -64,7 +64,7 @@ fn idle(run: &Run) -> impl Iterator<Item = Most> + '_ {
         let row = run.idle.iter().find(same)?;
         Some(Most {
             what: "idle Envoy",
-            setting: format!("{endpoints} endpoints, interval 200 ms"),
+            setting: format!("{endpoints} endpoints, interval 200 ms, at rest 2 s"),
             most,
             measured: row.cores * 100.0,
             unit: " % of a core",
