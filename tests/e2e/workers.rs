@@ -95,14 +95,20 @@ fn requests_in_flight_are_counted_over_all_workers_until_they_end() {
     proxy.wait_until("none is left", || in_flight() == 0);
 }
 
-#[test]
-fn after_a_trap_a_worker_receives_the_prefix_index_of_the_others() {
+/// Starts eight pods behind an Envoy whose module obeys faults, and waits until its two VMs share.
+fn with_faults() -> (Sim, Proxy) {
     let sim = Sim::start(8, &Settings::default()).unwrap();
     let mut setup = Setup::new(&sim.addresses(), &scorer("prefix-cache-scorer"));
     setup.module = setup.host.faulty_file();
     setup.status_page = true;
     let proxy = setup.start();
     wait_until_vms_share(&proxy, 2);
+    (sim, proxy)
+}
+
+#[test]
+fn after_a_trap_a_worker_receives_the_prefix_index_of_the_others() {
+    let (_sim, proxy) = with_faults();
     let placed = shared(&proxy, 60, "before the trap");
     let mut entries = None;
     proxy.wait_until("both VMs know the same", || {
@@ -140,12 +146,7 @@ fn trap_and_return(proxy: &Proxy, entries: Option<u64>) {
 
 #[test]
 fn after_a_trap_the_only_worker_receives_what_the_main_thread_has_archived() {
-    let sim = Sim::start(8, &Settings::default()).unwrap();
-    let mut setup = Setup::new(&sim.addresses(), &scorer("prefix-cache-scorer"));
-    setup.module = setup.host.faulty_file();
-    setup.status_page = true;
-    let proxy = setup.start();
-    wait_until_vms_share(&proxy, 2);
+    let (_sim, proxy) = with_faults();
     shared(&proxy, 20, "before there is an archive");
     let main = |known: bool| {
         let vms = ticks::vms(&proxy).into_values();

@@ -1,8 +1,8 @@
 //! The handover of a whole prefix index to a VM that starts.
 //!
-//! The sender writes its index, or its archive (`archive.rs`), to the store in pieces, a part of it with each tick; the VMs that requested it
-//! read them, a part with each of their own. Once no VM requests it any more the pieces are emptied. So a
-//! worker that starts, or comes back after a trap, decides from the whole knowledge within a second, and a
+//! The sender writes its index, or its archive (`archive.rs`), to the store in pieces, a part of it with each tick; the
+//! VMs that requested it read them, a part with each of their own. Once no VM requests it any more the pieces are
+//! emptied. So a worker that starts, or comes back after a trap, decides from the whole knowledge within a second, and a
 //! handover takes memory only while it lasts: the hashes of the index, a quarter of its size.
 //!
 //! Envoy destroys the VMs of a former module or configuration as soon as their last request has ended, which may be
@@ -379,7 +379,9 @@ impl Handover {
             request.read += 1;
             request.ticks_without_news = 0;
             request.ticks_without_donor = 0;
+            // A run without hashes, as none but another writer of the store makes, is work as well.
             let runs = std::iter::from_fn(|| read_run(&mut reader, take));
+            let runs = runs.map(|hashes| hashes.max(1));
             room = room.saturating_sub(runs.sum::<usize>().max(1));
         }
         head.done && request.read >= head.pieces

@@ -92,15 +92,8 @@ impl Snapshots {
 
 /// Returns the members with their slots.
 pub fn encode_members(endpoints: &EndpointStore) -> Vec<u8> {
-    let members = endpoints.pool.iter().map(|(slot, endpoint)| {
-        let member = Member {
-            name: endpoint.name.clone(),
-            address: endpoint.address.to_string(),
-            labels: endpoint.labels.clone(),
-            health: endpoint.health,
-        };
-        (slot, member)
-    });
+    let members = endpoints.pool.iter();
+    let members = members.map(|(slot, endpoint)| (slot, Member::from(endpoint)));
     codec::encode(&members.collect::<Vec<_>>())
 }
 

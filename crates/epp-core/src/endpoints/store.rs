@@ -28,6 +28,17 @@ pub struct Member {
     pub health: Health,
 }
 
+impl From<&Endpoint> for Member {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self {
+            name: endpoint.name.clone(),
+            address: endpoint.address.to_string(),
+            labels: endpoint.labels.clone(),
+            health: endpoint.health,
+        }
+    }
+}
+
 impl Member {
     /// Returns what makes it the same member as before: its name and its address.
     fn identity(&self) -> (&str, &str) {

@@ -1,7 +1,7 @@
 //! Load reports: which model servers are asked for one with a response, and what becomes of it.
 //!
-//! A report counts in the picker that gets it, until the next page of the endpoint comes. The other pickers do not learn of it:
-//! to tell them would take as long as that page.
+//! A report counts in the picker that gets it, until the next page of the endpoint comes. It is not sent to the other pickers:
+//! that would take as long as that page.
 
 use super::dispatcher::Dispatcher;
 use super::exchange::Exchange;
@@ -14,12 +14,12 @@ use crate::scheduling::Endpoint;
 /// Who has asked the model server of a request to report its load.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LoadAsked {
-    /// Nobody has, or no plugin reads what it would say.
+    /// It was not asked, or no plugin reads what a report says.
     #[default]
     No,
-    /// The client has, or something between it and the proxy: the report is passed on.
+    /// It was asked by the client, or by another proxy before this one: the report is passed on.
     ByClient,
-    /// This picker has: the report is not for the client.
+    /// It was asked by this picker: the report is not for the client.
     ByPicker,
 }
 

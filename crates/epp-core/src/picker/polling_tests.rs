@@ -241,15 +241,7 @@ impl Two {
         worker.now = poller.now;
         let peers = poller.picker.peers();
         let members = peers.endpoints().pool.iter();
-        let members = members.map(|(slot, endpoint)| {
-            let member = Member {
-                name: endpoint.name.clone(),
-                address: endpoint.address.to_string(),
-                labels: endpoint.labels.clone(),
-                health: endpoint.health,
-            };
-            (slot, member)
-        });
+        let members = members.map(|(slot, endpoint)| (slot, Member::from(endpoint)));
         let members: Vec<_> = members.collect();
         worker.picker.peers().adopt_members(members);
         Self {

@@ -12,7 +12,7 @@ use crate::endpoints::store::{Condition, EndpointStore};
 use crate::scheduling::{Endpoint, Freshness, Slot};
 use crate::time::{whole_millis, Instant, Timestamp};
 
-/// It is kept back for no longer than this that a page was read again.
+/// The longest time for which the reading time of an unchanged page is kept back.
 const MAX_KEPT_BACK: Duration = Duration::from_secs(1);
 
 /// Pages of endpoints at rest that were read again, which the store does not know yet.
