@@ -9,7 +9,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::task::JoinHandle;
+use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinHandle, JoinSet};
 
 use crate::http;
 use crate::pod::{Pod, Settings};
@@ -23,7 +24,14 @@ pub struct Sim {
 struct Running {
     pod: Arc<Pod>,
     address: SocketAddr,
-    listening: Option<JoinHandle<()>>,
+    listening: Option<Listening>,
+}
+
+/// An open port and its connections.
+struct Listening {
+    /// Once this is dropped, the task closes all of them and ends.
+    end: oneshot::Sender<()>,
+    task: JoinHandle<()>,
 }
 
 impl Sim {
@@ -80,14 +88,12 @@ impl Sim {
         self.pods.iter().map(|running| running.address).collect()
     }
 
-    /// Closes a pod's port and cuts its connections.
+    /// Closes a pod's port and cuts its connections. Once this returns the pod serves nothing.
     pub fn stop(&mut self, number: usize) {
-        if let Some(listening) = self
-            .pods
-            .get_mut(number)
-            .and_then(|pod| pod.listening.take())
-        {
-            listening.abort();
+        let running = self.pods.get_mut(number);
+        if let Some(Listening { end, task }) = running.and_then(|pod| pod.listening.take()) {
+            drop(end);
+            let _: Option<Result<(), JoinError>> = self.block_on(task);
         }
     }
 
@@ -113,23 +119,32 @@ impl Sim {
         Some(self.runtime.as_ref()?.block_on(future))
     }
 
-    fn listen(&self, port: u16, pod: &Arc<Pod>) -> io::Result<(SocketAddr, JoinHandle<()>)> {
+    fn listen(&self, port: u16, pod: &Arc<Pod>) -> io::Result<(SocketAddr, Listening)> {
         let gone = || io::Error::other("the runtime has stopped");
         let runtime = self.runtime.as_ref().ok_or_else(gone)?;
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, port)))?;
         let address = listener.local_addr()?;
         let pod = pod.clone();
-        let listening = runtime.spawn(async move {
-            // Aborting this task drops the set, which cuts every connection.
-            let mut connections = tokio::task::JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
+        let (end, mut ended) = oneshot::channel::<()>();
+        let task = runtime.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let accepted = tokio::select! {
+                    accepted = listener.accept() => accepted,
+                    _ = &mut ended => break,
+                };
+                let Ok((stream, _)) = accepted else {
+                    break;
+                };
                 while connections.try_join_next().is_some() {}
                 if !pod.faults().refuse {
                     connections.spawn(connection(pod.clone(), stream));
                 }
             }
+            drop(listener);
+            connections.shutdown().await;
         });
-        Ok((address, listening))
+        Ok((address, Listening { end, task }))
     }
 }
 
