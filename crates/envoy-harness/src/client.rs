@@ -60,10 +60,15 @@ pub const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Returns a client that keeps its connections, for many requests with [`send_by`].
 pub fn agent() -> ureq::Agent {
+    agent_within(TIMEOUT)
+}
+
+/// Returns a client whose requests may take this long.
+pub fn agent_within(timeout: Duration) -> ureq::Agent {
     let config = ureq::Agent::config_builder();
     config
         .http_status_as_error(false)
-        .timeout_global(Some(TIMEOUT))
+        .timeout_global(Some(timeout))
         .build()
         .into()
 }

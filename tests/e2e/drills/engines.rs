@@ -1,16 +1,18 @@
 //! An engine that hangs, a pool whose members come late and whose pages fail, and a VM that is lost while it polls.
 
 use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 
 use envoy_harness::config::fixed;
 use envoy_harness::host::Host;
+use envoy_harness::PATIENCE;
 use epp_core::findings::Finding;
 use fake_model_server::{Faults, Metrics, Settings, Sim};
 use serde_json::json;
 
 use super::alerts::Relay;
 use super::{is_over, is_told, open, pool, section};
-use crate::client::{complete, get, post};
+use crate::client::{agent_within, complete, get, post, send_by};
 use crate::proxy::{Proxy, Setup};
 
 const SHORT: &str = "{type: metrics-data-source, parameters: {stalenessThreshold: 500ms}}, \
@@ -130,10 +132,25 @@ fn a_pool_without_any_page_decides_by_nothing_once_envoy_has_started_again() {
     is_over(&proxy, "late", Finding::BalancedBlindly);
 }
 
+/// Sends a request that may have to wait until its engine has been found to hang, and goes on.
+fn complete_patiently(port: u16) -> u16 {
+    let body = json!({"model": "m", "prompt": "x", "max_tokens": 1}).to_string();
+    let agent = agent_within(PATIENCE * 4);
+    let sent = send_by(
+        &agent,
+        port,
+        "POST",
+        "/v1/completions",
+        &[],
+        body.as_bytes(),
+    );
+    sent.unwrap().status
+}
+
 fn a_hung_engine_is_told(proxy: &Proxy, sim: &Sim) {
     let port = proxy.port;
-    // Each pod gets a history.
-    for _ in 0..100 {
+    // Each pod gets a history, in each worker.
+    for _ in 0..200 {
         assert_eq!(complete(port, "m", "x").status, 200);
         std::thread::sleep(std::time::Duration::from_millis(10));
     }
@@ -141,9 +158,12 @@ fn a_hung_engine_is_told(proxy: &Proxy, sim: &Sim) {
         hang: true,
         ..Faults::default()
     });
-    let mut clients = Vec::new();
+    let mut clients: Vec<JoinHandle<u16>> = Vec::new();
     proxy.wait_until("it is found", || {
-        clients.extend((0..5).map(|_| std::thread::spawn(move || complete(port, "m", "x").status)));
+        let waiting = clients.iter().filter(|client| !client.is_finished());
+        if waiting.count() < 20 {
+            clients.extend((0..5).map(|_| std::thread::spawn(move || complete_patiently(port))));
+        }
         open(proxy, "inference-pool", Finding::EndpointHung) == Some(1)
     });
     let pod = sim.addresses()[0];
