@@ -54,6 +54,22 @@ fn thread_time() -> Duration {
     Duration::from_nanos(first.parse().unwrap())
 }
 
+/// Sends a request as this thread's worker.
+fn send(config: &FakeConfig, body: &str) {
+    let length = body.len().to_string();
+    let headers = [
+        (":path", "/v1/chat/completions"),
+        (":method", "POST"),
+        ("content-type", "application/json"),
+        ("content-length", &length),
+    ];
+    let mut filter = FakeFilter::new(config, &headers);
+    filter.headers(false);
+    filter.body(body, true);
+    assert!(filter.header("x-gateway-destination-endpoint").is_some());
+    filter.respond("200");
+}
+
 /// Sends requests for a while. Returns how many, and their CPU time.
 fn serve(config: &FakeConfig, worker: u32, bodies: &[String]) -> (u64, Duration) {
     WORKER.set(worker);
@@ -62,18 +78,7 @@ fn serve(config: &FakeConfig, worker: u32, bodies: &[String]) -> (u64, Duration)
         if begun.elapsed() > TURN {
             break;
         }
-        let length = body.len().to_string();
-        let headers = [
-            (":path", "/v1/chat/completions"),
-            (":method", "POST"),
-            ("content-type", "application/json"),
-            ("content-length", &length),
-        ];
-        let mut filter = FakeFilter::new(config, &headers);
-        filter.headers(false);
-        filter.body(body, true);
-        assert!(filter.header("x-gateway-destination-endpoint").is_some());
-        filter.respond("200");
+        send(config, body);
         sent += 1;
     }
     (sent, thread_time() - before)
@@ -111,6 +116,12 @@ fn workers_of_one_pool_cost_what_workers_of_their_own_pools_cost() {
     let one = make("together");
     // The pools learn of their endpoints.
     sleep(Duration::from_secs(1));
+    // Each prompt is sent to one endpoint in every pool before workers send it at the same time, which would place it on one
+    // endpoint each: a request costs more the more endpoints know its prompt, with one worker as well.
+    for config in alone.iter().chain([&one]) {
+        bodies.iter().for_each(|body| send(config, body));
+    }
+    sleep(Duration::from_millis(500));
     let alone: Vec<_> = alone.iter().map(|config| (&**config, 0)).collect();
     let together: Vec<_> = (0..THREADS).map(|worker| (&*one, worker)).collect();
     let (mut apart, mut shared, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
@@ -127,5 +138,5 @@ fn workers_of_one_pool_cost_what_workers_of_their_own_pools_cost() {
         median(shared)
     );
     // docs/hosts.md has what was measured; less than this shows that workers wait for each other.
-    assert!(ratio > 0.8, "{ratio}");
+    assert!(ratio > 0.9, "{ratio}");
 }
