@@ -39,6 +39,7 @@ mod recorded;
 mod responses;
 mod rewriting;
 mod sessions;
+mod sglang_loads;
 mod slow_clients;
 mod steering;
 mod stream;

@@ -4,6 +4,7 @@
 mod timing;
 
 use criterion::{Criterion, Throughput};
+use epp_core::endpoints::loads::Loads;
 use epp_core::endpoints::partial_page::PageReader;
 use epp_core::endpoints::scan::Extraction;
 use epp_core::endpoints::store::{EndpointStore, Member};
@@ -32,6 +33,9 @@ const HOLDERS: u32 = 4;
 
 /// A metrics page of a busy vLLM 0.32.
 const PAGE: &[u8] = include_bytes!("../../../tests/fixtures/vllm-0.32/metrics_busy.txt");
+
+/// An answer of SGLang's to `/v1/loads?include=core`, of one rank.
+const LOADS: &str = r#"{"timestamp":"2026-06-01T10:30:00.123456+00:00","version":"0.5.12","accelerator":"NVIDIA H100 80GB HBM3","num_accelerators":1,"loads":[{"dp_rank":0,"timestamp":1780309800.123,"num_running_reqs":25,"num_waiting_reqs":12,"num_waiting_uncached_tokens":0,"num_used_tokens":91234,"num_total_tokens":120345,"max_total_num_tokens":570979,"token_usage":0.1598,"gen_throughput":1234.5,"cache_hit_rate":0.6182,"utilization":0.1953,"max_running_requests":128}]}"#;
 
 /// A secret key, as in the filter.
 fn key() -> Key {
@@ -185,6 +189,10 @@ fn page(criterion: &mut Criterion) {
     let mut known = PageReader::default();
     measure(&mut group, "read where what is wanted stood", || {
         known.read(&extraction, &mut { PAGE }).is_some()
+    });
+    group.throughput(Throughput::Bytes(LOADS.len() as u64));
+    measure(&mut group, "SGLang's loads in its place", || {
+        Loads::read(LOADS.as_bytes()).is_some()
     });
 }
 

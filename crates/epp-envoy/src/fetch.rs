@@ -1,6 +1,7 @@
 //! Fetches of a picker, as callouts of Envoy: what to send where, and what a response brings.
 
 use epp_core::config::Plan;
+use epp_core::endpoints::loads;
 use epp_core::picker::{Fetch, FetchError, Fetched};
 use epp_core::plugins::Discovery;
 use epp_core::BodyView;
@@ -39,12 +40,17 @@ impl<'a> Call<'a> {
             (Fetch::Members | Fetch::Survey { .. }, Discovery::Static(_)) => {
                 Err(FetchError::Unsent)
             }
-            (Fetch::Metrics { address }, _) => Ok(Self {
-                cluster: plan.metrics_cluster(),
-                path: plan.source.path.clone(),
-                address: callouts::metrics_address(plan, address),
-                destination_header: Some(&plan.settings.destination_header),
-            }),
+            (Fetch::Metrics { address }, _) => Ok(Self::page(plan, address, &plan.source.path)),
+            (Fetch::Loads { address }, _) => Ok(Self::page(plan, address, loads::PATH)),
+        }
+    }
+
+    fn page(plan: &'a Plan, address: &str, path: &str) -> Self {
+        Self {
+            cluster: plan.metrics_cluster(),
+            path: path.to_owned(),
+            address: callouts::metrics_address(plan, address),
+            destination_header: Some(&plan.settings.destination_header),
         }
     }
 
@@ -96,6 +102,6 @@ pub fn fetched<'b>(
             Ok(Fetched::Survey(survey::read(&page, discovery, *missing)))
         }
         (Fetch::Members | Fetch::Survey { .. }, Discovery::Static(_)) => Err(FetchError::Unsent),
-        (Fetch::Metrics { .. }, _) => Ok(Fetched::Page(body)),
+        (Fetch::Metrics { .. } | Fetch::Loads { .. }, _) => Ok(Fetched::Page(body)),
     }
 }

@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use xxhash_rust::xxh64::{xxh64, Xxh64};
 
 use crate::load_report;
-use crate::page::page;
+use crate::page::{self, page};
 use crate::pod::{Metrics, Pod, ReceivedRequest};
 use crate::response::{Api, ApiRequest};
 use crate::sidecar;
@@ -38,6 +38,9 @@ pub async fn serve(
 ) -> Result<Response<Body>, Infallible> {
     if request.uri().path() == "/metrics" {
         return Ok(metrics(&pod).await);
+    }
+    if request.uri().path() == "/v1/loads" {
+        return Ok(loads(&pod));
     }
     let faults = pod.faults();
     pod.wait_while_hung().await;
@@ -208,6 +211,14 @@ async fn metrics(pod: &Pod) -> Response<Body> {
             }
             plain(StatusCode::OK, &text)
         }
+    }
+}
+
+fn loads(pod: &Pod) -> Response<Body> {
+    pod.count_loads();
+    match pod.faults().no_loads {
+        true => plain(StatusCode::NOT_FOUND, "{\"detail\":\"Not Found\"}"),
+        false => json(page::loads(&pod.shown())),
     }
 }
 

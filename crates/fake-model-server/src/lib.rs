@@ -1,8 +1,8 @@
 //! Fake model servers for tests, benchmarks and the demo: many pods in one process, each on its own port.
 //!
 //! A pod serves OpenAI's chat completions, completions, responses and embeddings, Anthropic's messages (JSON
-//! and server-sent events, with tools), `/v1/models`, `/health`, and a page of vLLM's metrics at `/metrics`.
-//! The page and vLLM's header `endpoint-load-metrics` follow its state: a bounded number of running requests, a
+//! and server-sent events, with tools), `/v1/models`, `/health`, a page of vLLM's metrics at `/metrics`,
+//! and SGLang's `/v1/loads`. These and vLLM's header `endpoint-load-metrics` follow its state: a bounded number of running requests, a
 //! FIFO queue, a KV cache whose reuse shortens the time to the first token, a bounded number of LoRA adapters.
 //! Values of the page can be set, and faults switched on, from Rust ([`Sim`]) or over HTTP ([`control`]).
 //!

@@ -1,4 +1,4 @@
-//! The metrics page: vLLM's families, in a page as long as a real server's.
+//! The metrics page: vLLM's families, in a page as long as a real server's; and SGLang's `/v1/loads`.
 
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -98,6 +98,31 @@ pub fn page(model: &str, shown: &PageValues) -> String {
         .into_iter()
         .for_each(|name| histogram(&mut page, name, &labels, received));
     page
+}
+
+/// Returns what SGLang's `/v1/loads` says of a pod, with one rank.
+pub fn loads(shown: &PageValues) -> String {
+    serde_json::json!({
+        "timestamp": "2026-06-01T10:30:00.123456+00:00",
+        "version": "0.5.12",
+        "accelerator": null,
+        "num_accelerators": 1,
+        "loads": [{
+            "dp_rank": 0,
+            "timestamp": 1_780_309_800.123,
+            "num_running_reqs": shown.running,
+            "num_waiting_reqs": shown.waiting,
+            "num_used_tokens": 0,
+            "num_total_tokens": 0,
+            "max_total_num_tokens": shown.cache_blocks * 16,
+            "token_usage": shown.kv_usage,
+            "gen_throughput": 0.0,
+            "cache_hit_rate": 0.0,
+            "utilization": 0.0,
+            "max_running_requests": 256,
+        }],
+    })
+    .to_string()
 }
 
 fn histogram(page: &mut String, name: &str, labels: &str, value: f64) {

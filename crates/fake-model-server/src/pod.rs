@@ -71,6 +71,8 @@ pub struct Faults {
     pub delay_ms: u64,
     /// The fault of the metrics page.
     pub metrics: Metrics,
+    /// `/v1/loads` has status 404, as of images older than it.
+    pub no_loads: bool,
 }
 
 /// A fault of the metrics page.
@@ -147,6 +149,7 @@ pub struct Pod {
     waiting: AtomicUsize,
     in_flight: AtomicUsize,
     scrapes: AtomicUsize,
+    loads: AtomicUsize,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -179,7 +182,7 @@ pub struct PageValues {
     pub waiting_adapters: Vec<String>,
     /// The most active adapters; 0 if the page has no LoRA family.
     pub max_lora: usize,
-    /// Requests received, without those for metrics pages.
+    /// Requests received, without those for metrics.
     pub received: usize,
     /// Tokens generated.
     pub generated: usize,
@@ -197,6 +200,7 @@ impl Pod {
             waiting: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             scrapes: AtomicUsize::new(0),
+            loads: AtomicUsize::new(0),
             state: Mutex::new(State {
                 cache: Cache::new(settings.cache_blocks),
                 faults: Faults::default(),
@@ -240,7 +244,7 @@ impl Pod {
         self.state().pinned = pinned;
     }
 
-    /// Returns the requests so far, without those for metrics pages.
+    /// Returns the requests so far, without those for metrics.
     pub fn seen(&self) -> Vec<ReceivedRequest> {
         self.state().seen.clone()
     }
@@ -271,6 +275,15 @@ impl Pod {
 
     pub(crate) fn count_scrape(&self) {
         self.scrapes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Returns the number of requests for `/v1/loads`.
+    pub fn loads(&self) -> usize {
+        self.loads.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn count_loads(&self) {
+        self.loads.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn record(&self, seen: ReceivedRequest) {

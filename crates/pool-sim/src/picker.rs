@@ -72,6 +72,7 @@ impl PickerPolicy {
         // The simulation delivers all bodies, and each metrics page at the address of its server.
         plan.settings.read_body = ReadBody::Always;
         plan.source.port = None;
+        plan.source.sglang_loads = false;
         let mut engines = plan.extractor.engines.iter();
         let default = &plan.extractor.default_engine;
         let engine = engines.find(|engine| engine.name == *default);
@@ -151,7 +152,7 @@ impl Policy for PickerPolicy {
             };
             let pod = match fetch {
                 Fetch::Metrics { address } => self.slots.get(&address),
-                Fetch::Members | Fetch::Survey { .. } => None,
+                Fetch::Members | Fetch::Survey { .. } | Fetch::Loads { .. } => None,
             };
             if let Some(pod) = pod.and_then(|pod| pods.get(*pod)) {
                 pod.page(&self.engine, &mut self.page);

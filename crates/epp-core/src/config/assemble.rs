@@ -19,11 +19,14 @@ use super::plan::{cluster_of, Instance, Plan, Profiled};
 use super::sections::Named;
 use crate::config::value::nearest::no_such;
 use crate::config::value::{Fields, Node, Path, Problems};
+use crate::endpoints::engine::SGLANG;
+use crate::endpoints::scan::Extraction;
 use crate::flow::SaturationDetector;
 use crate::plugins::producer::approx_prefix_cache;
 use crate::plugins::producer::inflight_load::InflightLoad;
 use crate::plugins::proxy::envoy_proxy::EnvoyProxy;
 use crate::plugins::source::core_metrics_extractor::CoreMetricsExtractor;
+use crate::plugins::source::metrics_data_source::MetricsDataSource;
 use crate::plugins::{
     self, Build, Built, Capabilities, Capability, Dialect, Discovery, PluginType,
 };
@@ -213,7 +216,6 @@ impl Assembly<'_> {
             of.metrics_extractor.clone()
         });
         let extractor = extractor.unwrap_or_default();
-        self.check_attributes(&extractor);
         let source = source.unwrap_or_default();
         let EnvoyProxy { picker, envoy } = self.proxy(document);
         let rewrite = self.part(document, Rewrite, &[], |of| of.rewrite.clone());
@@ -231,6 +233,7 @@ impl Assembly<'_> {
         let discovery = discovery.unwrap_or_default();
         let admission = self.admission(document, cluster_of(&envoy, &discovery), &mut needs);
         self.check_labels(&needs, &discovery);
+        self.check_extractor(document, &source, &extractor, &needs);
         let load = load.or_else(|| (needs.in_flight || needs.tokens).then(Default::default));
         let discounts = load.as_ref().and_then(|load| self.discounts(load, needs));
         // The cached part depends on the model, and a prompt's cost on the cached part.
@@ -295,6 +298,32 @@ impl Assembly<'_> {
                 let message = format!("{name:?} is missing at every endpoint: no customMetrics of core-metrics-extractor has this attributeKey");
                 self.problems.warn(path, message);
             }
+        }
+    }
+
+    /// Warns of custom attributes that no endpoint has, and of `/v1/loads` that is not read because plugins need more of
+    /// SGLang's page.
+    fn check_extractor(
+        &mut self,
+        document: &Document,
+        source: &MetricsDataSource,
+        extractor: &CoreMetricsExtractor,
+        needs: &Needs,
+    ) {
+        self.check_attributes(extractor);
+        let mut engines = extractor.engines.iter();
+        let sglang = engines.find(|engine| engine.name == SGLANG);
+        let is_missing = |engine| !Extraction::new(engine, needs).loads_suffice();
+        if !source.sglang_loads || !sglang.is_some_and(is_missing) {
+            return;
+        }
+        let mut instances = self.instances.iter();
+        let own = instances.find(|one| one.capabilities.metrics_source.is_some());
+        if let Some(own) = own {
+            let path = document.place_of(&own.name).key("parameters");
+            let message =
+                "has no effect: plugins need custom metrics or adapters, which only the page has";
+            self.problems.warn(&path.key("sglangLoads"), message);
         }
     }
 

@@ -10,6 +10,9 @@ const VLLM_NUM_BLOCKS: &str = "num_gpu_blocks";
 /// vLLM's family with the KV-cache geometry in labels.
 const VLLM_CACHE_INFO: &str = "vllm:cache_config_info";
 
+/// SGLang, the engine that may serve `/v1/loads`.
+pub const SGLANG: &str = "sglang";
+
 /// The built-in engine without a gauge of running requests.
 pub const TRITON: &str = "triton";
 
@@ -107,7 +110,7 @@ pub fn built_in() -> Vec<EngineConfig> {
             ..EngineConfig::default()
         },
         EngineConfig {
-            name: "sglang".to_owned(),
+            name: SGLANG.to_owned(),
             queued: spec("sglang:num_queue_reqs", &[]),
             running: spec("sglang:num_running_reqs", &[]),
             kv_usage: spec("sglang:token_usage", &[]),

@@ -5,6 +5,7 @@ pub mod engine;
 pub mod fetch_error;
 mod json_numbers;
 pub mod load_report;
+pub mod loads;
 mod lora;
 pub mod monitor;
 pub mod outlier;

@@ -4,10 +4,12 @@
 //! ([`Monitor::set_polling`]).
 
 mod rest;
+mod sources;
 
 use std::time::Duration;
 
 use rest::Rereads;
+use sources::Sources;
 
 use super::discovery::{DiscoveryState, Listing, Survey};
 use super::fetch_error::FetchError;
@@ -17,7 +19,6 @@ use super::poller::{PageNews, Poller};
 use super::scan::{Extraction, Page};
 use super::store::{Changes, EndpointStore, Member};
 use crate::config::Plan;
-use crate::plugins::source::core_metrics_extractor::FORMER_ENGINE_LABEL;
 use crate::plugins::Discovery;
 use crate::scheduling::{Endpoint, InFlight, Slot};
 use crate::time::{Clock, Instant};
@@ -47,9 +48,11 @@ pub enum Query {
     Survey(usize),
     /// The metrics page of the endpoint in this slot, at this address.
     Metrics(Slot, String),
+    /// SGLang's `/v1/loads` of that endpoint.
+    Loads(Slot, String),
 }
 
-/// The result of a response to [`Query::Metrics`].
+/// The result of a response to [`Query::Metrics`] or [`Query::Loads`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scrape {
     /// The endpoint's metrics are newer now.
@@ -105,6 +108,7 @@ pub struct Monitor {
     needs_constants: bool,
     /// The readers of the endpoints' pages, by slot.
     pages: Vec<PageReader>,
+    sources: Sources,
     /// Why the endpoints' last pages could not be read, by slot; `None` where the last one was.
     poll_errors: Vec<Option<FetchError>>,
     settings: Settings,
@@ -140,6 +144,7 @@ impl Monitor {
             extractions: Vec::new(),
             needs_constants: false,
             pages: Vec::new(),
+            sources: Sources::default(),
             poll_errors: Vec::new(),
             settings: Settings::default(),
         };
@@ -160,6 +165,9 @@ impl Monitor {
         let extraction = |engine| Extraction::new(engine, &plan.needs);
         self.extractions = engines.map(extraction).collect();
         self.pages.clear();
+        self.sources.clear();
+        // One page a minute is enough for constants.
+        self.sources.with_loads = plan.source.sglang_loads && !self.needs_constants;
         self.settings = Settings {
             engine_label: plan.extractor.engine_label.clone(),
             default_engine: plan.extractor.default_engine.clone(),
@@ -245,7 +253,7 @@ impl Monitor {
     pub fn timeout(&self, query: &Query) -> Duration {
         match query {
             Query::Members | Query::Survey(_) => MEMBERS_TIMEOUT,
-            Query::Metrics(..) => {
+            Query::Metrics(..) | Query::Loads(..) => {
                 // A tenth less than the interval, so that it ends before the next turn.
                 let timeout = self.settings.interval.saturating_mul(9) / 10;
                 timeout.clamp(MIN_PAGE_TIMEOUT, MAX_PAGE_TIMEOUT)
@@ -257,7 +265,7 @@ impl Monitor {
     pub fn lost_after(&self, query: &Query) -> Duration {
         match query {
             Query::Members | Query::Survey(_) => MEMBERS_LOST_AFTER,
-            Query::Metrics(..) => self.poller.lost_after(),
+            Query::Metrics(..) | Query::Loads(..) => self.poller.lost_after(),
         }
     }
 
@@ -289,14 +297,24 @@ impl Monitor {
         page: Result<&mut dyn PageBody, FetchError>,
         clock: &Clock,
     ) -> Scrape {
-        let polled = self.store.pool.get(slot);
-        if polled.is_none_or(|endpoint| *endpoint.address != *address) || !self.polling {
+        if self.polled(slot, address).is_none() {
             return Scrape::Departed;
         }
         let found = page.and_then(|page| match page.size() {
             0..=MAX_PAGE_BYTES => self.read(slot, page).ok_or(FetchError::NotAPage),
             _ => Err(FetchError::TooLarge),
         });
+        self.take_in_page(slot, found, clock)
+    }
+
+    /// Returns the endpoint in this slot, if this picker polls and the endpoint is still the one at this address.
+    fn polled(&self, slot: Slot, address: &str) -> Option<&Endpoint> {
+        let polled = self.store.pool.get(slot);
+        polled.filter(|endpoint| *endpoint.address == *address && self.polling)
+    }
+
+    /// Takes in what was read of an endpoint, or that nothing was.
+    fn take_in(&mut self, slot: Slot, found: Result<Page, FetchError>, clock: &Clock) -> Scrape {
         let news = match &found {
             Ok(page) if self.is_known(slot, page) => PageNews::Same,
             Ok(_) => PageNews::Changed,
@@ -334,28 +352,6 @@ impl Monitor {
         read_before.filter(|at| *at < bound).unwrap_or(now)
     }
 
-    fn read(&mut self, slot: Slot, page: &mut dyn PageBody) -> Option<Page> {
-        if self.pages.len() <= slot.index() {
-            self.pages
-                .resize_with(slot.index() + 1, PageReader::default);
-        }
-        // Taken out, since the extraction is borrowed meanwhile.
-        let mut known = std::mem::take(self.pages.get_mut(slot.index())?);
-        let endpoint = self.store.pool.get(slot)?;
-        let found = known.read(self.extraction(endpoint)?, page);
-        *self.pages.get_mut(slot.index())? = known;
-        found
-    }
-
-    fn extraction(&self, endpoint: &Endpoint) -> Option<&Extraction> {
-        let label = endpoint.label(&self.settings.engine_label);
-        let label = label.or_else(|| endpoint.label(FORMER_ENGINE_LABEL));
-        let find = |name: &str| self.extractions.iter().find(|engine| engine.engine == name);
-        label
-            .and_then(find)
-            .or_else(|| find(&self.settings.default_engine))
-    }
-
     /// Returns why the last page of the endpoint in this slot could not be read, if this picker has polled it and it
     /// could not.
     pub fn poll_error(&self, slot: Slot) -> Option<FetchError> {
@@ -377,6 +373,7 @@ impl Monitor {
         self.found = DiscoveryState::default();
         // The picker that polled meanwhile may have given slots to other endpoints.
         self.pages.clear();
+        self.sources.clear();
         self.poll_errors.clear();
         self.rereads.clear();
         let slots = self.store.pool.iter().map(|(slot, _)| slot);
@@ -387,6 +384,7 @@ impl Monitor {
         if let Some(page) = self.pages.get_mut(slot.index()) {
             *page = PageReader::default();
         }
+        self.sources.forget(slot);
         self.rereads.forget(slot);
         self.set_poll_error(slot, None);
     }
@@ -442,7 +440,14 @@ impl Monitor {
                 self.poller.hasten(slot);
             }
             if self.poller.take(slot, now, &mut self.rng) {
-                queries.push(Query::Metrics(slot, endpoint.address.to_string()));
+                let may_serve_loads = self.may_serve_loads(endpoint);
+                let address = endpoint.address.to_string();
+                queries.push(
+                    match may_serve_loads && self.sources.takes_loads(slot, now) {
+                        true => Query::Loads(slot, address),
+                        false => Query::Metrics(slot, address),
+                    },
+                );
             }
         }
         for slot in needed_again {

@@ -216,6 +216,14 @@ impl Poller {
         true
     }
 
+    /// Asks an endpoint again with the next tick, whatever the last request to it has brought.
+    pub fn ask_again(&mut self, slot: Slot, now: Instant) {
+        if let Some(turn) = self.turns.get_mut(slot.index()) {
+            self.in_flight -= usize::from(std::mem::take(&mut turn.is_asked)).min(self.in_flight);
+            turn.due = Some(now);
+        }
+    }
+
     /// An endpoint has responded, or has not.
     pub fn record_result(
         &mut self,

@@ -17,7 +17,7 @@
 
 use memchr::{memchr3, memchr_iter};
 
-use super::engine::{reports_all_parts, EngineConfig};
+use super::engine::{reports_all_parts, EngineConfig, SGLANG};
 use super::lora;
 use super::partial_page::PageLayout;
 use super::sample::{words, Sample};
@@ -159,6 +159,13 @@ impl Extraction {
             engine: engine.name.clone(),
             wanted,
         }
+    }
+
+    /// Returns whether SGLang's `/v1/loads` says all that is wanted of measurements.
+    pub fn loads_suffice(&self) -> bool {
+        let is_missing =
+            |wanted: &WantedFamily| matches!(wanted.signal, Signal::Lora | Signal::Custom(_));
+        self.engine == SGLANG && !self.wanted.iter().any(is_missing)
     }
 
     /// Returns whether no family is wanted.

@@ -44,6 +44,11 @@ pub enum Fetch {
         /// The endpoint's address.
         address: String,
     },
+    /// SGLang's [`/v1/loads`](crate::endpoints::loads) of an endpoint.
+    Loads {
+        /// The endpoint's address.
+        address: String,
+    },
 }
 
 /// The result of a fetch.
@@ -52,7 +57,7 @@ pub enum Fetched<'a> {
     Members(Listing),
     /// What else the proxy has, for [`Fetch::Survey`].
     Survey(Survey),
-    /// A metrics page, for [`Fetch::Metrics`].
+    /// A page of an endpoint, for [`Fetch::Metrics`] and [`Fetch::Loads`].
     Page(&'a mut dyn BodyView),
 }
 

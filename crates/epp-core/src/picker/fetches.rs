@@ -61,6 +61,9 @@ impl Picker {
             Query::Metrics(_, address) => Fetch::Metrics {
                 address: address.clone(),
             },
+            Query::Loads(_, address) => Fetch::Loads {
+                address: address.clone(),
+            },
         };
         let id = self.fetches.begin(query, dispatcher.clock.now());
         let effect = Effect::Fetch { id, fetch, timeout };
@@ -102,7 +105,7 @@ impl Picker {
                 };
                 dispatcher.endpoints.monitor.on_survey(survey);
             }
-            Query::Metrics(slot, address) => {
+            Query::Metrics(slot, ref address) | Query::Loads(slot, ref address) => {
                 let mut page = match result {
                     Ok(Fetched::Page(page)) => Ok(FetchedPage(page)),
                     Ok(_) => Err(FetchError::NotAPage),
@@ -111,12 +114,17 @@ impl Picker {
                 let body = page.as_mut().map(|page| page as &mut dyn PageBody);
                 let body = body.map_err(|error| *error);
                 let monitor = &mut dispatcher.endpoints.monitor;
-                match monitor.on_page(slot, &address, body, &dispatcher.clock) {
+                let clock = &dispatcher.clock;
+                let scrape = match query {
+                    Query::Loads(..) => monitor.on_loads(slot, address, body, clock),
+                    _ => monitor.on_page(slot, address, body, clock),
+                };
+                match scrape {
                     Scrape::Fresh => dispatcher.endpoints.mark_scraped(slot),
                     Scrape::Known => (),
                     Scrape::Failed(reason) => {
                         let metrics = &mut dispatcher.statistics.registry;
-                        let endpoint = &*address;
+                        let endpoint = &**address;
                         metrics.add(SCRAPE_ERRORS, PollError { endpoint, reason }, 1);
                     }
                     // Its end is not an error, and a label of its own would stay.

@@ -27,7 +27,8 @@ const MULTIPLE: u32 = 3;
 /// read up to a quarter of a second late. A pool that gets 100 requests per second has recovered within 3 s.
 const MIN_SILENCE: Duration = Duration::from_secs(2);
 
-/// The same where only gauges show work. SGLang sets them every 40 decoding steps, which may take 200 ms each.
+/// The same where only gauges show work. SGLang sets them every 40 decoding steps, which may take 200 ms each, and what its
+/// `/v1/loads` says every 15.
 const MIN_SILENCE_OF_GAUGES: Duration = Duration::from_secs(15);
 
 /// An endpoint that has served fewer requests than this has no history: engines load adapters and compile kernels for

@@ -73,7 +73,7 @@ dataLayer: {discovery: {pluginRef: pods}}
             let fetched = match fetch {
                 Fetch::Members => Fetched::Members(listing(members)),
                 Fetch::Survey { .. } => Fetched::Survey(Survey::None),
-                Fetch::Metrics { .. } => Fetched::Page(&mut page),
+                Fetch::Metrics { .. } | Fetch::Loads { .. } => Fetched::Page(&mut page),
             };
             self.picker.fetched(self.now, id, Ok(fetched));
         }

@@ -88,7 +88,7 @@ dataLayer: {discovery: {pluginRef: pods}}
                 Some(Some(members.iter().map(member).collect()))
             }
             Fetch::Survey { .. } => None,
-            Fetch::Metrics { address } => {
+            Fetch::Metrics { address } | Fetch::Loads { address } => {
                 let known = members.iter().find(|(known, _)| known == address);
                 known.filter(|(_, responds)| *responds).map(|_| None)
             }

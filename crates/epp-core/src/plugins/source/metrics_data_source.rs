@@ -10,12 +10,21 @@
 //! | `insecureSkipVerify`, `caCertPath`, `clientCertPath`, `clientKeyPath` | – | without effect: TLS is the cluster's |
 //! | `cluster` | the one that requests are routed to | the cluster through which pages are fetched |
 //! | `stalenessThreshold` | `2s` | older metrics are not trusted |
+//! | `sglangLoads` | `false` | reads SGLang's `/v1/loads` instead of its page |
 //!
 //! While the whole pool is quiet, the time to the next page of each endpoint at rest doubles up to `maxInterval`. A page is
 //! fetched with the next tick while a request is in flight there or waits under flow control, and those of all endpoints at
 //! rest within an interval when the page of one shows traffic. A plan that needs no metrics fetches no pages; one that needs
 //! only the KV cache's size fetches each page once a minute, once a second while a request to the endpoint has no response,
 //! and at each interval while requests there wait unusually long.
+//!
+//! With `sglangLoads`, endpoints of the engine `sglang` are asked for `/v1/loads?include=core`, which is shorter than their
+//! page and cheaper for the server, through the same cluster and at the same port. SGLang has it since January 2026, and
+//! answers from shared memory since May 2026. The page is still read once a minute, for the size of the KV cache. An endpoint
+//! whose `/v1/loads` is missing, does not come or is not understood is asked for its page for a minute, then for `/v1/loads`
+//! again; the failure is counted in `llm_d_epp_datalayer_poll_errors_total`. A server with `--api-key` answers 401. In a
+//! disaggregated deployment `/v1/loads` counts as waiting also requests in the queues before and after the KV transfer. Where
+//! a plugin needs custom metrics or adapters of `sglang`, which only the page has, the page is read.
 //!
 //! ```yaml
 //! - type: metrics-data-source
@@ -66,6 +75,10 @@ pub const TYPE: PluginType = PluginType {
                 "stalenessThreshold",
                 Standing::Ours("there it is a flag"),
             ),
+            (
+                "sglangLoads",
+                Standing::Ours("there the metrics page is read"),
+            ),
         ],
     },
 };
@@ -98,6 +111,8 @@ pub struct MetricsDataSource {
     pub cluster: String,
     /// Age from which on metrics are not trusted.
     pub staleness: Duration,
+    /// Whether SGLang's `/v1/loads` is read instead of its page.
+    pub sglang_loads: bool,
 }
 
 impl Default for MetricsDataSource {
@@ -111,6 +126,7 @@ impl Default for MetricsDataSource {
             max_interval: Duration::from_secs(2),
             cluster: String::new(),
             staleness: Duration::from_secs(2),
+            sglang_loads: false,
         }
     }
 }
@@ -181,6 +197,7 @@ fn build(build: &mut Build<'_, '_>) -> Capabilities {
             max_interval,
             cluster,
             staleness,
+            sglang_loads: fields.boolean("sglangLoads", default.sglang_loads),
         }),
         ..Capabilities::default()
     }

@@ -1,0 +1,176 @@
+//! Which of its two sources an endpoint is asked for: its metrics page, or SGLang's `/v1/loads`.
+//!
+//! The page comes first, and then once a minute for what `/v1/loads` does not say: the size of the KV cache, and the model.
+//! Its gauges count only while `/v1/loads` does not answer: SGLang sets them at other times, so that to change between the two
+//! would look like work. An endpoint whose `/v1/loads` brings nothing is asked for its page at once, and for a minute.
+
+use super::{Monitor, Scrape};
+use crate::endpoints::fetch_error::FetchError;
+use crate::endpoints::loads::{Loads, MAX_BYTES};
+use crate::endpoints::partial_page::{PageBody, PageReader};
+use crate::endpoints::scan::{Extraction, Page};
+use crate::plugins::source::core_metrics_extractor::FORMER_ENGINE_LABEL;
+use crate::scheduling::{Endpoint, Slot};
+use crate::time::{Clock, Instant};
+
+/// Milliseconds from one page to the next where `/v1/loads` is read, and from an answer that brought nothing until it is asked
+/// for again.
+const PERIOD: u64 = 60_000;
+
+/// The state of an endpoint's sources.
+#[derive(Debug, Clone, Copy, Default)]
+struct Turn {
+    /// When the page is due. The default is in the past: it comes first.
+    page_due: Instant,
+    /// From when on `/v1/loads` is asked for meanwhile.
+    loads_due: Instant,
+    /// Whether its last answer was read.
+    has_loads: bool,
+}
+
+/// The sources of all endpoints.
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    /// Whether `/v1/loads` is read.
+    pub(super) with_loads: bool,
+    turns: Vec<Turn>,
+}
+
+impl Sources {
+    /// Returns the state of an endpoint that may serve `/v1/loads`.
+    fn turn(&mut self, slot: Slot) -> Option<&mut Turn> {
+        if self.turns.len() <= slot.index() {
+            self.turns.resize(slot.index() + 1, Turn::default());
+        }
+        self.turns.get_mut(slot.index())
+    }
+
+    /// Returns the state of any endpoint.
+    fn known(&self, slot: Slot) -> Turn {
+        self.turns.get(slot.index()).copied().unwrap_or_default()
+    }
+
+    pub(super) fn forget(&mut self, slot: Slot) {
+        if let Some(turn) = self.turns.get_mut(slot.index()) {
+            *turn = Turn::default();
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.turns.clear();
+    }
+
+    /// Returns whether an endpoint that may serve `/v1/loads` is asked for it now. Otherwise it is asked for its page.
+    pub(super) fn takes_loads(&mut self, slot: Slot, now: Instant) -> bool {
+        let takes = self.known(slot).awaits_loads(now);
+        if let Some(turn) = self.turn(slot).filter(|_| !takes) {
+            turn.page_due = now.after_millis(PERIOD);
+        }
+        takes
+    }
+}
+
+impl Turn {
+    fn awaits_loads(&self, now: Instant) -> bool {
+        self.loads_due <= now && now < self.page_due
+    }
+}
+
+impl Monitor {
+    /// A response to [`Query::Loads`](super::Query::Loads) has come.
+    pub fn on_loads(
+        &mut self,
+        slot: Slot,
+        address: &str,
+        answer: Result<&mut dyn PageBody, FetchError>,
+        clock: &Clock,
+    ) -> Scrape {
+        let Some(known) = self.polled(slot, address) else {
+            return Scrape::Departed;
+        };
+        let loads = answer.and_then(|answer| match answer.size() {
+            size @ 0..=MAX_BYTES => Loads::read(&answer.part(0, size)).ok_or(FetchError::NotAPage),
+            _ => Err(FetchError::TooLarge),
+        });
+        let metrics = loads.map(|loads| loads.metrics(&known.metrics));
+        if let Some(turn) = self.sources.turn(slot) {
+            turn.has_loads = metrics.is_ok();
+            if metrics.is_err() {
+                turn.loads_due = clock.now().after_millis(PERIOD);
+            }
+        }
+        match metrics {
+            Ok(metrics) => {
+                // A minute later the families may stand elsewhere on the page.
+                if let Some(page) = self.pages.get_mut(slot.index()) {
+                    *page = PageReader::default();
+                }
+                let lora_seen = false;
+                self.take_in(slot, Ok(Page { metrics, lora_seen }), clock)
+            }
+            Err(error) => {
+                self.poller.ask_again(slot, clock.now());
+                Scrape::Failed(error)
+            }
+        }
+    }
+
+    /// Takes in a page, or that none came, where `/v1/loads` may be read.
+    pub(super) fn take_in_page(
+        &mut self,
+        slot: Slot,
+        mut found: Result<Page, FetchError>,
+        clock: &Clock,
+    ) -> Scrape {
+        let turn = self.sources.known(slot);
+        let has_loads = turn.has_loads;
+        let known = self.store.pool.get(slot).filter(|_| has_loads);
+        if let (Some(Endpoint { metrics: known, .. }), Ok(page)) = (known, &mut found) {
+            let metrics = &mut page.metrics;
+            (metrics.waiting, metrics.running) = (known.waiting, known.running);
+            (metrics.kv_usage, metrics.generated) = (known.kv_usage, known.generated);
+        }
+        let scrape = match found {
+            // The endpoint's load is known all the same.
+            Err(error) if has_loads => Scrape::Failed(error),
+            found => self.take_in(slot, found, clock),
+        };
+        let is_read = !matches!(scrape, Scrape::Failed(_));
+        if (is_read || has_loads) && turn.awaits_loads(clock.now()) {
+            self.poller.ask_again(slot, clock.now());
+        }
+        scrape
+    }
+
+    pub(super) fn read(&mut self, slot: Slot, page: &mut dyn PageBody) -> Option<Page> {
+        if self.pages.len() <= slot.index() {
+            self.pages
+                .resize_with(slot.index() + 1, PageReader::default);
+        }
+        // Taken out, since the extraction is borrowed meanwhile.
+        let mut known = std::mem::take(self.pages.get_mut(slot.index())?);
+        let endpoint = self.store.pool.get(slot)?;
+        let found = known.read(self.extraction(endpoint)?, page);
+        *self.pages.get_mut(slot.index())? = known;
+        found
+    }
+
+    fn extraction(&self, endpoint: &Endpoint) -> Option<&Extraction> {
+        let label = endpoint.label(&self.settings.engine_label);
+        let label = label.or_else(|| endpoint.label(FORMER_ENGINE_LABEL));
+        let find = |name: &str| self.extractions.iter().find(|engine| engine.engine == name);
+        label
+            .and_then(find)
+            .or_else(|| find(&self.settings.default_engine))
+    }
+
+    /// Returns whether `/v1/loads` of this endpoint is to be read, if it serves it.
+    pub(super) fn may_serve_loads(&self, endpoint: &Endpoint) -> bool {
+        let suffice = |extraction: &Extraction| extraction.loads_suffice();
+        self.sources.with_loads && self.extraction(endpoint).is_some_and(suffice)
+    }
+}
+
+#[cfg(test)]
+#[path = "sources_tests.rs"]
+mod tests;
