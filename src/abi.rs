@@ -139,7 +139,6 @@ extern "C" {
         cas: u32,
     ) -> u32;
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
-    fn proxy_increment_metric(id: u32, by: i64) -> u32;
     fn proxy_record_metric(id: u32, value: u64) -> u32;
     fn proxy_get_current_time_nanoseconds(time: *mut u64) -> u32;
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
@@ -312,13 +311,8 @@ pub fn define_metric(kind: MetricKind, name: &str) -> Result<u32, Status> {
     done(status).map(|()| id)
 }
 
-/// Adds to a counter or gauge.
-pub fn increment_metric(id: u32, by: i64) -> Result<(), Status> {
-    // SAFETY: no pointers.
-    done(unsafe { proxy_increment_metric(id, by) })
-}
-
-/// Sets a gauge, or adds a value to a histogram.
+/// Sets a gauge, or adds to a counter. Envoy does not add 0 by `proxy_increment_metric`, and a counter without an update
+/// is not among those in use (`usedonly`).
 pub fn record_metric(id: u32, value: u64) -> Result<(), Status> {
     // SAFETY: no pointers.
     done(unsafe { proxy_record_metric(id, value) })

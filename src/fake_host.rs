@@ -298,32 +298,29 @@ extern "C" fn proxy_set_shared_data(
 }
 
 #[no_mangle]
-extern "C" fn proxy_define_metric(_: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32 {
+extern "C" fn proxy_define_metric(
+    kind: u32,
+    name: *const u8,
+    name_size: usize,
+    id: *mut u32,
+) -> u32 {
     call("proxy_define_metric", |host| {
+        // As in Envoy, the number says what kind it is.
         // SAFETY: the filter gives a place for it.
-        unsafe { *id = host.metrics.len() as u32 };
+        unsafe { *id = (host.metrics.len() as u32) << 1 | kind };
         host.metrics.push((text(name, name_size), 0));
         OK
     })
 }
 
 #[no_mangle]
-extern "C" fn proxy_increment_metric(id: u32, by: i64) -> u32 {
-    call("proxy_increment_metric", |host| {
-        match host.metrics.get_mut(id as usize) {
-            Some(metric) => {
-                metric.1 += by;
-                OK
-            }
-            None => NOT_FOUND,
-        }
-    })
-}
-
-#[no_mangle]
 extern "C" fn proxy_record_metric(id: u32, value: u64) -> u32 {
     call("proxy_record_metric", |host| {
-        match host.metrics.get_mut(id as usize) {
+        match host.metrics.get_mut(id as usize >> 1) {
+            Some(metric) if id & 1 == 0 => {
+                metric.1 += value as i64;
+                OK
+            }
             Some(metric) => {
                 metric.1 = value as i64;
                 OK

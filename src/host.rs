@@ -46,13 +46,7 @@ impl Statistics {
                     *number = abi::define_metric(kind, &name).ok();
                 }
             }
-            MetricUpdate::Add { id, by } => {
-                if let Some(number) = self.number(id) {
-                    let by = i64::try_from(by).unwrap_or(i64::MAX);
-                    let _: Result<(), Status> = abi::increment_metric(number, by);
-                }
-            }
-            MetricUpdate::Set { id, value } => {
+            MetricUpdate::Add { id, by: value } | MetricUpdate::Set { id, value } => {
                 if let Some(number) = self.number(id) {
                     let _: Result<(), Status> = abi::record_metric(number, value);
                 }
@@ -68,7 +62,7 @@ impl Statistics {
 /// Adds one to a counter that belongs to no picker.
 pub fn count(counter: Counter<NoPool>) {
     if let Ok(number) = abi::define_metric(MetricKind::Counter, counter.name()) {
-        let _: Result<(), Status> = abi::increment_metric(number, 1);
+        let _: Result<(), Status> = abi::record_metric(number, 1);
     }
 }
 

@@ -18,6 +18,7 @@ where it says otherwise. The labels need the `stats_config.stats_tags` of the te
 Endpoint Picker's where the meaning is the same (`llm_d_epp_…`); the others are `epp_wasm_…`.
 
 Counters are exported once a second, a histogram as the counters of its buckets, its sum (whole units) and its count.
+Of the buckets that have counted nothing only the highest is exported, as 0, so that `histogram_quantile` knows where the next one begins.
 Past 400,000 series of one worker, new ones are counted without their labels, because Envoy removes none before another build
 of the module has taken over.
 Tokens are those that model servers report, which [have to be told to](clients.md#what-vllm-and-sglang-have-to-be-told).

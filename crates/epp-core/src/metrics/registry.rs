@@ -62,8 +62,8 @@ struct HistogramCells {
     sum: f64,
     /// Whether it was observed since the last flush.
     queued: bool,
-    /// Counters up to each bound, beyond all, of the sum, and of the count; made when they first count
-    /// something.
+    /// Counters up to each bound, beyond all, of the sum, and of the count; made when they, or the next one, first
+    /// count something.
     counters: Box<[Option<CounterHandle>]>,
     name: &'static str,
     labels: String,
@@ -222,8 +222,8 @@ impl Registry {
             self.ready.pop_front();
             match &mut cell.value {
                 Value::Gauge(value) => return Some(MetricUpdate::Set { id, value: *value }),
-                // It was defined, so that it is 0 there, too.
-                Value::Counter { growth: 0, .. } => {}
+                Value::Counter { growth: 0, before } if *before > 0 => {}
+                // A host may show a counter from its first update on, even if it has counted nothing.
                 Value::Counter { growth, before } => {
                     let by = std::mem::take(growth);
                     *before = before.saturating_add(by);
@@ -316,9 +316,15 @@ impl Registry {
             growth.push(below);
         }
         growth.extend([whole as u64, below]);
-        for (place, by) in growth.into_iter().enumerate().filter(|(_, by)| *by > 0) {
+        for (place, by) in growth.iter().enumerate() {
+            // The bucket below the lowest that has counted is exported as 0: without its bound, a reader takes 0 as the
+            // lower end of the lowest one, and finds quantiles that are too low.
+            let is_below = growth.get(place + 1).is_some_and(|next| *next > 0);
+            if *by == 0 && !is_below {
+                continue;
+            }
             if let Some(counter) = self.histogram_counter(handle, place) {
-                self.count(counter, by);
+                self.count(counter, *by);
             }
         }
     }

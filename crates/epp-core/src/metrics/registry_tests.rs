@@ -51,8 +51,14 @@ fn a_metric_that_has_counted_nothing_is_exported_as_0() {
     registry.flush();
     host.take(&mut registry);
     let name = "epp_wasm_shared_written_bytes_total;pool=a_b";
-    assert_eq!(host.names.values().collect::<Vec<_>>(), [name]);
-    assert!(host.values.is_empty());
+    assert_eq!(host.values, BTreeMap::from([(name.to_owned(), 0)]));
+    let updates = host.updates;
+    registry.add(SHARED_WRITTEN, NoLabels, 7);
+    registry.flush();
+    registry.add(SHARED_WRITTEN, NoLabels, 0);
+    registry.flush();
+    host.take(&mut registry);
+    assert_eq!((host.values[name], host.updates), (7, updates + 1));
 }
 
 #[test]
@@ -105,6 +111,23 @@ fn a_histogram_is_a_counter_for_each_bound() {
     assert_eq!(get("count", ""), Some(4));
     assert_eq!(get("sum", ""), Some(101), "whole seconds; the rest is kept");
     assert_eq!(host.values.len(), 13 + BEYOND_BOUNDS);
+}
+
+#[test]
+fn the_bound_below_the_lowest_value_is_exported_as_0() {
+    let (mut registry, mut host) = (registry(), Exported::default());
+    let handle = registry.histogram(NORMALIZED_TIME_PER_TOKEN, model("m"));
+    for (value, lower, bound) in [(0.6, "0.5", "1"), (0.015, "0.01", "0.02")] {
+        registry.observe(handle, value);
+        registry.flush();
+        host.take(&mut registry);
+        let values = host.values.iter();
+        let buckets = values.filter_map(|(name, count)| Some((name.split_once(";le=")?.1, *count)));
+        let buckets: BTreeMap<_, _> = buckets.collect();
+        let lowest = |le: &&&str| le.parse().is_ok_and(|le: f64| le < value);
+        assert_eq!(buckets.keys().filter(lowest).collect::<Vec<_>>(), [&lower]);
+        assert_eq!((buckets[lower], buckets[bound]), (0, 1), "{buckets:?}");
+    }
 }
 
 #[test]
