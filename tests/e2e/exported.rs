@@ -100,6 +100,37 @@ fn missing(page: &str) -> Vec<&'static str> {
     missing.map(|metric| metric.name).collect()
 }
 
+/// Checks that each series of a histogram shows where its lowest bucket that has counted begins.
+fn lowest_buckets_have_a_lower_bound(page: &str) {
+    let mut lowest: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+    for line in page.lines().filter(|line| !line.starts_with('#')) {
+        let Some((series, rest)) = line.split_once("le=\"") else {
+            continue;
+        };
+        let (bound, rest) = rest.split_once('"').unwrap();
+        let (more, count) = rest.rsplit_once(' ').unwrap();
+        let found = (bound.parse().unwrap(), count.parse().unwrap());
+        let known = lowest.entry(format!("{series}{more}")).or_insert(found);
+        if found.0 < known.0 {
+            *known = found;
+        }
+    }
+    for metric in CATALOGUE.iter().filter(|metric| metric.kind == "Histogram") {
+        let own = format!("{}_bucket{{", metric.name);
+        let mut own = lowest
+            .iter()
+            .filter(|(name, _)| name.starts_with(&own))
+            .peekable();
+        assert!(own.peek().is_some(), "{}", metric.name);
+        for (series, (bound, count)) in own {
+            assert!(
+                *count == 0.0 || metric.bounds.first() == Some(bound),
+                "{series}: {bound}"
+            );
+        }
+    }
+}
+
 /// A configuration for a cluster that picks at random, with further plugins, and references to them.
 fn pool(cluster: &str, plugins: &str, references: &str) -> String {
     let discovery = "{name: members, type: envoy-cluster-discovery, parameters: {clusters: [";
@@ -296,6 +327,7 @@ fn envoy_exports_the_documented_metrics_and_no_others() {
     });
     let (metrics, unknown) = counted(&page);
     assert!(unknown.is_empty(), "not documented: {unknown:?}");
+    lowest_buckets_have_a_lower_bound(&page);
     for metric in CATALOGUE {
         let found = &metrics[metric.name];
         let kind = match metric.kind {
