@@ -18,7 +18,7 @@ const SEGMENTS: u64 = 16;
 /// Hashes of one segment, 8 bytes each. Those that follow each other in one prompt are preceded by 16 bytes and
 /// the context that it takes to find them, some 16 hashes. At 1,000 cold requests a second with 256 blocks
 /// each, shared by four workers, some 3,000 come up in a tick.
-const SEGMENT_HASHES: usize = 4_096;
+pub const SEGMENT_HASHES: usize = 4_096;
 
 /// The position of the evidence in a run's head. The bits below have the number of hashes that follow: more than a
 /// segment or a piece of a handover has.
@@ -72,7 +72,13 @@ impl Journal {
                 let before = log.key().context(before).len();
                 // Without a context a block is found only where it is in the table; so long a one there is not.
                 let before = if before < SEGMENT_HASHES { before } else { 0 };
-                if room <= before {
+                // A key is of no use without how often it has moved: a binding is never cut.
+                let least = if placement.is_binding() {
+                    hashes.len()
+                } else {
+                    1
+                };
+                if room < before + least.min(SEGMENT_HASHES) {
                     room = SEGMENT_HASHES;
                     self.write_segment(worker, segment.take(), shared);
                 }
@@ -422,6 +428,22 @@ mod tests {
         }
         assert_eq!(taken, (0..4 * SEGMENT_HASHES as u64).collect::<Vec<_>>());
         assert!(rounds >= 4);
+    }
+
+    #[test]
+    fn a_binding_is_never_cut() {
+        let (mut journal, mut memory) = (Written::new(5), InProcess::default());
+        append(&mut journal, 0..SEGMENT_HASHES - 1);
+        let binding = Placement {
+            producer: 200,
+            ..RUN
+        };
+        journal.log.append_run(binding, &[1 << 40, 3], 0..2);
+        journal.write(0, &mut memory);
+        let mut found = Vec::new();
+        let mut take = |run, words: &[u64], from| found.push((run, words.to_vec(), from));
+        read_back((0, 2), &mut memory, &mut take);
+        assert_eq!(found[1..], [(binding, vec![1 << 40, 3], 0)]);
     }
 
     #[test]

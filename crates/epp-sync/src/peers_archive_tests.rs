@@ -3,6 +3,7 @@
 use super::*;
 use crate::archive::Archive;
 use crate::handover::PIECE_HASHES;
+use crate::journal::SEGMENT_HASHES;
 
 impl Sim {
     /// Returns one in which one VM serves no requests, with so many workers, after the others stopped requesting an
@@ -113,27 +114,43 @@ fn a_worker_sends_its_index_rather_than_another_vm_its_archive() {
     }
 }
 
+/// The runs of an archive, and how many pieces there were.
+fn list(archive: &Archive) -> (Vec<(Placement, Vec<u64>)>, usize) {
+    let (mut number, mut runs) = (0, Vec::new());
+    while let Some((piece, next)) = archive.piece_from(number) {
+        number = next;
+        let mut sealed = crate::codec::Writer::default();
+        sealed.append(piece);
+        let value = sealed.seal();
+        let mut reader = crate::codec::Reader::open(&value).unwrap();
+        let mut take = |placement: Placement, hashes: &mut dyn Iterator<Item = u64>| {
+            runs.push((placement, hashes.collect::<Vec<_>>()));
+        };
+        while crate::journal::read_run(&mut reader, &mut take).is_some() {}
+    }
+    (runs, number)
+}
+
+#[test]
+fn a_binding_behind_a_segment_that_is_nearly_full_is_archived_whole() {
+    let mut sim = Sim::with_idle(1, 1);
+    let worker = sim.vms.iter_mut().find(|vm| !vm.idle).unwrap();
+    let blocks: Vec<u64> = (1..SEGMENT_HASHES as u64).collect();
+    let learnt = &mut worker.toy.learnt;
+    learnt.append_run(run(0, 1), &blocks, 0..blocks.len());
+    learnt.append_run(run(200, 1), &[1 << 40, 3], 0..2);
+    (0..2).for_each(|_| sim.tick(0));
+    let (runs, _) = list(sim.idle().peers.handover.archive().unwrap());
+    let expected = [(run(0, 1), blocks), (run(200, 1), vec![1 << 40, 3])];
+    assert_eq!(runs, expected);
+}
+
 #[test]
 fn an_archive_is_bounded_and_keeps_the_latest_runs_in_order() {
     let mut toy = Toy::default();
     toy.add(run(0, 1), &[5, 6], 0);
     let mut archive = Archive::of_index(&mut toy);
     assert_eq!(toy.index.entries(), 0);
-    let list = |archive: &Archive| {
-        let (mut number, mut runs) = (0, Vec::new());
-        while let Some((piece, next)) = archive.piece_from(number) {
-            number = next;
-            let mut sealed = crate::codec::Writer::default();
-            sealed.append(piece);
-            let value = sealed.seal();
-            let mut reader = crate::codec::Reader::open(&value).unwrap();
-            let mut take = |placement: Placement, hashes: &mut dyn Iterator<Item = u64>| {
-                runs.push((placement, hashes.collect::<Vec<_>>()));
-            };
-            while crate::journal::read_run(&mut reader, &mut take).is_some() {}
-        }
-        (runs, number)
-    };
     let refuted = Placement {
         evidence: Evidence::Refuted,
         ..run(2, 3)

@@ -4,11 +4,8 @@
 //! nothing of its own in what the pickers of one proxy exchange. The key of one that has moved is followed by how often.
 
 use super::dispatcher::Dispatcher;
-use super::learnt::{Evidence, Placement};
+use super::learnt::{Evidence, Placement, FIRST_STATE};
 use crate::scheduling::{Record, Slot, StateId};
-
-/// The producer's number of the first state. Plans have fewer producers.
-const FIRST_STATE: u8 = 128;
 
 /// The slot of a placement that lists a whole state: each key is followed by its endpoint's slot, in 16 bits, how often
 /// it has moved, in 16, and the endpoint's tag.
@@ -42,10 +39,8 @@ impl Dispatcher {
         let tag = self.endpoints.loads.tag(slot);
         let placement = placement(state, slot.0, tag);
         let words = [key, u64::from(generation)];
-        self.prefixes.learnt.append(placement, &words, 0);
-        if generation > 0 {
-            self.prefixes.learnt.append(placement, &words, 1);
-        }
+        let count = if generation > 0 { 2 } else { 1 };
+        self.prefixes.learnt.append_run(placement, &words, 0..count);
     }
 
     /// Binds a key as another picker has bound it.

@@ -12,6 +12,9 @@ use crate::prefix::key::TableKey;
 /// four workers, some 3,000 come up in a tick.
 pub const MAX_LOGGED_HASHES: usize = 65_536;
 
+/// The producer's number of the first plugin state. Plans have fewer producers.
+pub const FIRST_STATE: u8 = 128;
+
 /// The evidence that an endpoint holds blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Evidence {
@@ -34,6 +37,13 @@ pub struct Placement {
     pub slot: u32,
     /// Distinguishes the endpoint from former and later ones in its slot.
     pub tag: u32,
+}
+
+impl Placement {
+    /// Returns whether it is about a plugin's state instead of an index: its hashes are a key and how often that has moved.
+    pub fn is_binding(self) -> bool {
+        self.producer >= FIRST_STATE
+    }
 }
 
 /// The hashes of one placement in the log.
