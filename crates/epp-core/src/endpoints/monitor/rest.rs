@@ -102,6 +102,8 @@ impl Monitor {
 
     /// Ends a rest: the page counts as on time until now, and is late from now on.
     pub(super) fn end_rest(&mut self, slot: Slot, now: Instant) {
+        // When the page was read again is not noted: without a rest, it would count as a new page, and the other pickers would
+        // take requests that were sent since then for seen. The page counts as older than it is, by what may be kept back.
         self.rereads.forget(slot);
         let age = self.store.page_age(slot, now).unwrap_or_default();
         let rest = whole_millis(age).saturating_sub(whole_millis(self.settings.interval));
