@@ -324,7 +324,8 @@ impl Dispatcher {
     pub(super) fn begin_target(&mut self, exchange: &mut Exchange, slot: Slot) -> Target {
         let Exchange { walks, reader, .. } = exchange;
         let tokens = tokens_at(slot, walks, reader, &self.plan, self.endpoints.pool());
-        let unseen = self.plan.settings.correct_queue;
+        // Where only constants are needed, no scorer reads how many requests are unseen, but the polling does.
+        let unseen = self.plan.settings.correct_queue || self.endpoints.monitor.needs_constants();
         self.endpoints.begin_target(slot, unseen, tokens)
     }
 

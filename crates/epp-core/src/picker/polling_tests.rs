@@ -41,8 +41,12 @@ struct Vm {
 
 impl Vm {
     fn new(scorers: &str) -> Self {
+        Self::of(plan(scorers))
+    }
+
+    fn of(plan: config::Plan) -> Self {
         Self {
-            picker: Picker::new(plan(scorers), 1),
+            picker: Picker::new(plan, 1),
             now: NOW,
         }
     }
@@ -187,21 +191,22 @@ fn another_plan_ends_the_rests_of_endpoints_whose_pages_do_not_come() {
 
 #[test]
 fn a_request_without_a_response_has_a_page_fetched_each_second_where_only_constants_are_needed() {
-    let mut vm = Vm::new("{pluginRef: prefix-cache-scorer}");
-    vm.run(130_000);
-    let mut pages = 0;
-    for id in 1..=20 {
-        begin(
-            &mut vm.picker,
-            id,
-            &Head::post_json("/v1/completions", None),
-        );
-        pages += vm.run(500);
+    for correct_queue in [true, false] {
+        let mut plan = plan("{pluginRef: prefix-cache-scorer}");
+        plan.settings.correct_queue = correct_queue;
+        let mut vm = Vm::of(plan);
+        vm.run(130_000);
+        let mut pages = 0;
+        for id in 1..=20 {
+            let head = Head::post_json("/v1/completions", None);
+            begin(&mut vm.picker, id, &head);
+            pages += vm.run(500);
+        }
+        assert!((8..=24).contains(&pages), "{pages}");
+        (1..=20).for_each(|id| close(&mut vm.picker, id));
+        vm.run(130_000);
+        assert_eq!(vm.run(1_000), 0);
     }
-    assert!((8..=24).contains(&pages), "{pages}");
-    (1..=20).for_each(|id| close(&mut vm.picker, id));
-    vm.run(130_000);
-    assert_eq!(vm.run(1_000), 0);
 }
 
 #[test]
