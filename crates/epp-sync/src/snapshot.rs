@@ -145,9 +145,9 @@ impl From<StoredCondition> for Condition {
 
 /// Returns what the endpoints' pages said.
 pub fn encode_metrics(endpoints: &EndpointStore) -> Vec<u8> {
-    let metrics = endpoints.pool.iter().map(|(slot, endpoint)| {
+    let metrics = endpoints.pool.iter().filter_map(|(slot, _)| {
         let condition = StoredCondition::from(endpoints.condition(slot));
-        (slot, condition, &endpoint.metrics)
+        Some((slot, condition, endpoints.page(slot)?))
     });
     codec::encode(&metrics.collect::<Vec<_>>())
 }
@@ -189,8 +189,11 @@ mod tests {
     use crate::shared::Traffic;
     use crate::{InProcess, Store};
     use epp_core::config;
+    use epp_core::endpoints::load_report::LoadReport;
     use epp_core::picker::Picker;
     use epp_core::scheduling::Health;
+    use epp_core::time::Clock;
+    use std::time::Duration;
 
     /// A store that refuses all.
     struct Refusing;
@@ -266,6 +269,30 @@ mod tests {
             assert!(read(MAX_TEXT_BYTES, waits));
             assert!(!read(MAX_TEXT_BYTES + 1, waits));
         }
+    }
+
+    #[test]
+    fn what_a_response_reports_is_not_published_as_a_page() {
+        let mut store = store(0);
+        let page = Metrics {
+            waiting: Some(7.0),
+            kv_usage: Some(0.5),
+            ..Metrics::default()
+        };
+        store.refresh(
+            &Clock::starting_at(Timestamp::from_millis(1_000)),
+            Duration::from_secs(2),
+        );
+        let read = Timestamp::from_millis(1_000);
+        store.set_metrics(Slot(0), page.clone(), true, read);
+        let report =
+            b"TEXT named_metrics.num_requests_waiting=0, named_metrics.kv_cache_usage_perc=0";
+        let report = LoadReport::read(report).unwrap();
+        store.set_report(Slot(0), report, Timestamp::from_millis(1_100));
+        let shown = store.pool.get(Slot(0)).unwrap().metrics.waiting;
+        assert_eq!(shown, Some(0.0));
+        let published = decode_metrics(&encode_metrics(&store)).unwrap();
+        assert_eq!(published, [(Slot(0), store.condition(Slot(0)), page)]);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! The endpoint store: the pool's members, the values of their latest metrics pages, and the age of these.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::load_report::LoadReport;
-use super::trust::Trust;
+use super::trust::{Reported, Trust};
 use crate::scheduling::{DecisionMode, Endpoint, Freshness, Health, Metrics, Pool, Slot};
 use crate::time::{Clock, Instant, Timestamp};
 
@@ -199,12 +200,28 @@ impl EndpointStore {
         }
     }
 
+    /// Returns what the last page of the endpoint in this slot said, whatever was reported since.
+    pub fn page(&self, slot: Slot) -> Option<Cow<'_, Metrics>> {
+        let metrics = &self.pool.get(slot)?.metrics;
+        let Some(reported) = self.report(slot) else {
+            return Some(Cow::Borrowed(metrics));
+        };
+        let mut page = metrics.clone();
+        (page.waiting, page.kv_usage) = (reported.waiting, reported.kv_usage);
+        Some(Cow::Owned(page))
+    }
+
+    /// Returns the load report that has come since the last page of the endpoint in this slot, if one has.
+    pub fn report(&self, slot: Slot) -> Option<&Reported> {
+        self.trust.get(slot.index())?.report.as_ref()
+    }
+
     /// Records a page that was read. LoRA adapters stay if the page has none, as in the Endpoint Picker.
     pub fn set_metrics(&mut self, slot: Slot, metrics: Metrics, lora_seen: bool, now: Timestamp) {
+        self.compare_pages(slot, &metrics);
         let Some(endpoint) = self.pool.get_mut(slot) else {
             return;
         };
-        let works = metrics.shows_work_since(&endpoint.metrics);
         let lora = std::mem::take(&mut endpoint.metrics.lora);
         endpoint.metrics = metrics;
         if !lora_seen {
@@ -213,7 +230,6 @@ impl EndpointStore {
         if let Some(trust) = self.trust.get_mut(slot.index()) {
             trust.report = None;
         }
-        self.mark_work(slot, works);
         self.set_condition(
             slot,
             Condition {
@@ -240,16 +256,28 @@ impl EndpointStore {
     }
 
     /// Records what a response has said of the load of the endpoint in this slot. It stands until a later page comes, and makes
-    /// none fresher. Returns whether the waiting requests are the report's now.
-    pub fn set_report(&mut self, slot: Slot, report: LoadReport, now: Timestamp) -> bool {
+    /// none fresher. Returns the waiting requests and the KV-cache utilization that are the report's now.
+    pub fn set_report(
+        &mut self,
+        slot: Slot,
+        report: LoadReport,
+        now: Timestamp,
+    ) -> (Option<f64>, Option<f64>) {
         let (Some(endpoint), Some(trust)) = (self.pool.get(slot), self.trust.get_mut(slot.index()))
         else {
-            return false;
+            return (None, None);
         };
-        trust.report = Some((report, now));
         let metrics = &endpoint.metrics;
         let (waiting, kv_usage) = report.values(metrics);
         let known = (metrics.waiting, metrics.kv_usage);
+        let before = trust.report.as_ref();
+        let page = before.map_or(known, |before| (before.waiting, before.kv_usage));
+        trust.report = Some(Reported {
+            report,
+            at: now,
+            waiting: page.0,
+            kv_usage: page.1,
+        });
         self.pool.note(
             slot,
             |endpoint| &mut endpoint.metrics.waiting,
@@ -260,7 +288,7 @@ impl EndpointStore {
             |endpoint| &mut endpoint.metrics.kv_usage,
             kv_usage.or(known.1),
         );
-        waiting.is_some()
+        (waiting, kv_usage)
     }
 
     /// Keeps a report that is newer than a page of its endpoint, and forgets an older one.
@@ -274,9 +302,10 @@ impl EndpointStore {
             scraped < at && at.is_near(scraped, MAX_POLLERS_OVERLAP)
         };
         let stays = |at| is_same || condition.scraped.is_some_and(|it| is_older(it, at));
-        trust.report = trust.report.filter(|(_, at)| stays(*at));
-        if let Some((report, _)) = trust.report {
-            let (waiting, kv_usage) = report.values(metrics);
+        trust.report = trust.report.filter(|reported| stays(reported.at));
+        if let Some(reported) = &mut trust.report {
+            let (waiting, kv_usage) = reported.report.values(metrics);
+            (reported.waiting, reported.kv_usage) = (metrics.waiting, metrics.kv_usage);
             metrics.waiting = waiting.or(metrics.waiting);
             metrics.kv_usage = kv_usage.or(metrics.kv_usage);
         }
@@ -292,19 +321,21 @@ impl EndpointStore {
             // The poller has just begun, and this picker polled before it, or meanwhile.
             return false;
         }
+        self.compare_pages(slot, &metrics);
         self.keep_report(slot, &condition, &mut metrics);
         let Some(endpoint) = self.pool.get_mut(slot) else {
             return false;
         };
-        let works = metrics.shows_work_since(&endpoint.metrics);
         endpoint.metrics = metrics;
-        self.mark_work(slot, works);
         self.set_condition(slot, condition);
         // A page of an endpoint at rest may have been read long before: it shows nothing that was sent since the last one.
         known != condition.scraped && condition.rest == 0
     }
 
-    fn mark_work(&mut self, slot: Slot, works: bool) {
+    /// Notes whether a page shows that the engine has worked since the page before.
+    fn compare_pages(&mut self, slot: Slot, later: &Metrics) {
+        let page = self.page(slot);
+        let works = page.is_some_and(|page| later.shows_work_since(&page));
         // Where there is no record yet, the page is the first: it shows nothing.
         if let Some(trust) = self.trust.get_mut(slot.index()) {
             trust.works |= works;

@@ -169,3 +169,65 @@ fn the_decision_mode_is_left_and_entered_at_different_shares() {
     assert_eq!(with(3, 6_000), DecisionMode::LocalOnly);
     assert_eq!(with(8, 7_000), DecisionMode::Metrics);
 }
+
+/// Metrics with these waiting requests and half of the KV cache in use.
+fn waiting(requests: f64) -> Metrics {
+    Metrics {
+        waiting: Some(requests),
+        kv_usage: Some(0.5),
+        ..Metrics::default()
+    }
+}
+
+const REPORT: &[u8] =
+    b"TEXT named_metrics.num_requests_waiting=8, named_metrics.kv_cache_usage_perc=0.4";
+
+/// A store of one endpoint whose page says that seven requests wait, and which has reported another load since then.
+fn reported() -> EndpointStore {
+    let mut store = store(1);
+    freshness(&mut store, 900);
+    store.set_metrics(Slot(0), waiting(7.0), true, at(1_000));
+    freshness(&mut store, 1_000);
+    for report in [REPORT, b"TEXT named_metrics.num_requests_waiting=9"] {
+        let report = LoadReport::read(report).unwrap();
+        store.set_report(Slot(0), report, at(1_100));
+    }
+    let metrics = &store.pool.get(Slot(0)).unwrap().metrics;
+    assert_eq!((metrics.waiting, metrics.kv_usage), (Some(9.0), Some(0.4)));
+    store
+}
+
+#[test]
+fn a_report_is_not_part_of_the_page() {
+    let mut store = reported();
+    assert_eq!(store.page(Slot(0)).as_deref(), Some(&waiting(7.0)));
+    // An earlier page of another picker.
+    let condition = Condition {
+        scraped: Some(at(1_050)),
+        ..Condition::default()
+    };
+    store.adopt_metrics(vec![(Slot(0), condition, waiting(6.0))]);
+    let shown = store.pool.get(Slot(0)).unwrap().metrics.waiting;
+    assert_eq!(shown, Some(9.0));
+    assert_eq!(store.page(Slot(0)).as_deref(), Some(&waiting(6.0)));
+}
+
+#[test]
+fn a_page_shows_work_where_it_differs_from_the_page_before_whatever_was_reported() {
+    for (page, shows_work) in [(7.0, false), (8.0, false), (6.0, true)] {
+        for adopts in [false, true] {
+            let mut store = reported();
+            if adopts {
+                let condition = Condition {
+                    scraped: Some(at(1_200)),
+                    ..Condition::default()
+                };
+                store.adopt_metrics(vec![(Slot(0), condition, waiting(page))]);
+            } else {
+                store.set_metrics(Slot(0), waiting(page), true, at(1_200));
+            }
+            freshness(&mut store, 1_200);
+            assert_eq!(store.worked_at(Slot(0)).is_some(), shows_work, "{page}");
+        }
+    }
+}

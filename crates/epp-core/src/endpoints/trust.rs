@@ -24,8 +24,21 @@ pub struct Trust {
     pub worked_at: Option<Instant>,
     /// When the page was read that preceded the one which showed the latest work.
     pub read_before_work: Option<Instant>,
-    /// The load report that has come since the last page, if one has, and when.
-    pub report: Option<(LoadReport, Timestamp)>,
+    /// The load report that has come since the last page, if one has.
+    pub report: Option<Reported>,
+}
+
+/// A load report, whose values take the place of those of a page.
+#[derive(Debug, Clone, Copy)]
+pub struct Reported {
+    /// The report.
+    pub report: LoadReport,
+    /// When it came.
+    pub at: Timestamp,
+    /// The waiting requests that the page says.
+    pub waiting: Option<f64>,
+    /// The KV-cache utilization that the page says.
+    pub kv_usage: Option<f64>,
 }
 
 /// A page that was read.

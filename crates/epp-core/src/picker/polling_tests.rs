@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::EndpointLoad;
 use crate::body::SliceBody;
 use crate::config;
+use crate::endpoints::load_report::LoadReport;
 use crate::endpoints::outlier::{Failure, Outcome, Reason};
 use crate::endpoints::store::Member;
 use crate::picker::peers::IndexPeer;
@@ -207,6 +208,22 @@ fn a_request_without_a_response_has_a_page_fetched_each_second_where_only_consta
         vm.run(130_000);
         assert_eq!(vm.run(1_000), 0);
     }
+}
+
+#[test]
+fn an_endpoint_at_rest_that_reports_its_load_stays_at_rest_and_its_next_page_counts() {
+    let mut vm = Vm::new(QUEUE);
+    vm.run(10_000);
+    let text = b"TEXT named_metrics.num_requests_waiting=2";
+    let report = LoadReport::read(text).unwrap();
+    let endpoints = &mut vm.picker.dispatcher.endpoints;
+    assert!(endpoints.take_report(Slot(0), report, vm.now));
+    let waiting = |vm: &Vm| vm.picker.pool().get(Slot(0)).unwrap().metrics.waiting;
+    assert_eq!(waiting(&vm), Some(2.0));
+    let pages = vm.run(2_200);
+    assert_eq!(waiting(&vm), Some(7.0));
+    // As many as without the report.
+    assert!((2..=4).contains(&pages), "{pages}");
 }
 
 #[test]

@@ -191,12 +191,15 @@ impl PoolState {
         self.loads_outdated = true;
     }
 
-    /// A response of the endpoint in this slot says what its load is.
-    pub fn take_report(&mut self, slot: Slot, report: LoadReport, now: Timestamp) {
+    /// A response of the endpoint in this slot says what its load is. Returns whether that takes the place of what its page
+    /// says.
+    pub fn take_report(&mut self, slot: Slot, report: LoadReport, now: Timestamp) -> bool {
         let store = &mut self.monitor.store;
-        if store.set_report(slot, report, now) {
+        let (waiting, kv_usage) = store.set_report(slot, report, now);
+        if waiting.is_some() {
             self.loads.reported(slot, store);
         }
+        waiting.or(kv_usage).is_some()
     }
 
     /// Returns whether the loads of the other workers have to be set again; true only once per change.

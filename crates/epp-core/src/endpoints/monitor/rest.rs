@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Monitor;
 use crate::endpoints::scan::Page;
 use crate::endpoints::store::{Condition, EndpointStore};
-use crate::scheduling::{Endpoint, Freshness, Slot};
+use crate::scheduling::{Freshness, Slot};
 use crate::time::{whole_millis, Instant, Timestamp};
 
 /// The longest time for which the reading time of an unchanged page is kept back.
@@ -77,8 +77,10 @@ impl Monitor {
         let endpoint = self.store.pool.get(slot);
         let is_fresh = endpoint.is_some_and(|known| known.freshness == Freshness::Fresh);
         let rests = rest > 0 && rest == self.poller.rest(slot);
+        // The page takes the place of what was reported before it.
+        let is_in_force = self.store.report(slot).is_none();
         // Where only constants are needed, the rest of the page was not compared.
-        is_fresh && failures == 0 && rests && !self.needs_constants
+        is_fresh && failures == 0 && rests && is_in_force && !self.needs_constants
     }
 
     /// Notes when pages of endpoints at rest were read again, each time that a third of the time has passed by which a page
@@ -92,8 +94,8 @@ impl Monitor {
 
     /// Returns whether a page says the same as the one before of what the plan needs.
     pub(super) fn is_known(&self, slot: Slot, page: &Page) -> bool {
-        let endpoint = self.store.pool.get(slot);
-        endpoint.is_some_and(|Endpoint { metrics: known, .. }| {
+        let known = self.store.page(slot);
+        known.is_some_and(|known| {
             known.has_constants_of(&page.metrics)
                 && (self.needs_constants
                     || known.has_measurements_of(&page.metrics, page.lora_seen))
