@@ -144,7 +144,7 @@ fn pool(cluster: &str, plugins: &str, references: &str) -> String {
 fn start(sim: &Sim) -> Proxy {
     let main = document(
         "{type: prefix-cache-scorer, parameters: {lruCapacityPerServer: 200}}, {type: queue-scorer}, {type: token-load-scorer}, \
-         {type: envoy-proxy, parameters: {decideAfterBytes: 65536, rewriteHeader: true}}",
+         {type: envoy-proxy, parameters: {decideAfterBytes: 65536, rewriteHeader: true, requestLoadMetrics: true}}",
         "{pluginRef: prefix-cache-scorer, weight: 9}, {pluginRef: queue-scorer}, {pluginRef: token-load-scorer}",
     );
     let none = |mode| {

@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 use super::labels::{
     Build, Callback, Departed, Disaggregated, DryRun, Ejection, Endpoint, ErrorCode, Flow,
     ForcedRelease, Found, Labels, Model, NoLabels, NoPool, Picked, PollError, Priority,
-    RouteCluster, SaturationStage, Suppression, Vm,
+    ReportStatus, RouteCluster, SaturationStage, Suppression, Vm,
 };
 
 /// A metric that only goes up.
@@ -282,6 +282,10 @@ catalogue! {
         /// `too-large`, `not-a-page` no wanted metric is on the page, `unsent` no endpoint of the metrics cluster is
         /// healthy or its circuit breaker is open, `wrong-cluster` Envoy has no such cluster.
         SCRAPE_ERRORS: Counter<PollError<'_>> = ("llm_d_epp_datalayer_poll_errors_total") in "scrapes";
+        /// Load reports that came with responses whose requests had asked for one: `used` values of the report took the
+        /// place of those of the endpoint's last page, `unused` the report has no known value, the page lacks them or
+        /// has several series, or the server is no endpoint of the pool.
+        LOAD_REPORTS: Counter<ReportStatus> = ("epp_wasm_load_reports_total") in "reports";
         /// Waiting requests of an endpoint, as its metrics say.
         QUEUE_SIZE: Gauge<Endpoint<'_>> = ("llm_d_epp_per_endpoint_queue_size") in "requests";
         /// Running requests of an endpoint, as its metrics say.

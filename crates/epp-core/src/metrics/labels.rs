@@ -282,6 +282,27 @@ impl Labels for Suppression {
     }
 }
 
+/// Whether a load report says something of its endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportStatus {
+    /// Values of it took the place of those of the endpoint's page.
+    Used,
+    /// No value of it did.
+    Unused,
+}
+
+impl Labels for ReportStatus {
+    const NAMES: &'static [&'static str] = &["status"];
+
+    fn values(&self) -> impl IntoIterator<Item = Option<&str>> {
+        let status = match self {
+            Self::Used => "used",
+            Self::Unused => "unused",
+        };
+        [Some(status)]
+    }
+}
+
 /// How a decision of a dry run compares with what the host did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DryRun {

@@ -8,6 +8,8 @@ use super::exchange::Exchange;
 use super::{Effect, ExchangeId, Head, Picker, Upstream};
 use crate::config::Plan;
 use crate::endpoints::load_report::LoadReport;
+use crate::metrics::definitions::LOAD_REPORTS;
+use crate::metrics::labels::ReportStatus;
 use crate::protocol::{LOAD_FORMAT_HEADER, LOAD_HEADER};
 use crate::scheduling::Endpoint;
 
@@ -63,10 +65,14 @@ impl Dispatcher {
         let server = seen.server.as_deref();
         let from = |endpoint: &Endpoint| Some(endpoint.address.as_bytes()) == server;
         let slot = self.endpoints.pool().find_by(from);
-        if let (Some(slot), Some(report)) = (slot, LoadReport::read(value)) {
-            let now = self.clock.wall();
-            self.endpoints.take_report(slot, report, now);
-        }
+        let now = self.clock.wall();
+        let status = match (slot, LoadReport::read(value)) {
+            (Some(slot), Some(report)) if self.endpoints.take_report(slot, report, now) => {
+                ReportStatus::Used
+            }
+            _ => ReportStatus::Unused,
+        };
+        self.statistics.registry.add(LOAD_REPORTS, status, 1);
         if exchange.load_asked == LoadAsked::ByPicker {
             let (id, name) = (exchange.id, LOAD_HEADER);
             let effect = Effect::RemoveResponseHeader { id, name };

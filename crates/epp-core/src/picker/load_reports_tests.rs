@@ -165,6 +165,35 @@ fn a_report_is_about_the_server_that_has_sent_it() {
     assert_eq!(values(&picker, slot), OF_PAGE);
 }
 
+#[test]
+fn reports_are_counted_by_whether_they_are_used() {
+    let mut picker = picker("queue-scorer", "{requestLoadMetrics: true}");
+    let counts = |picker: &mut Picker| {
+        let registry = &mut picker.dispatcher.statistics.registry;
+        [ReportStatus::Used, ReportStatus::Unused].map(|status| {
+            let counter = registry.counter(LOAD_REPORTS, status);
+            registry.counted(counter)
+        })
+    };
+    let (slot, _) = send(&mut picker, 1, false);
+    report(&mut picker, NOW, 1, slot, REPORT);
+    assert_eq!(counts(&mut picker), [1, 0]);
+    // Triton's.
+    let of_cache = "TEXT named_metrics.kv_cache_utilization=0.2";
+    for (id, slot, value, expected) in [
+        (2, slot, of_cache, [2, 0]),
+        (3, slot, "TEXT cpu=1", [2, 1]),
+        (4, Slot(7), REPORT, [2, 2]),
+    ] {
+        send(&mut picker, id, false);
+        report(&mut picker, NOW, id, slot, value);
+        assert_eq!(counts(&mut picker), expected);
+    }
+    send(&mut picker, 5, false);
+    close(&mut picker, 5);
+    assert_eq!(counts(&mut picker), [2, 2], "no report came");
+}
+
 /// A page of another picker's that was read then.
 fn adopt(picker: &mut Picker, slot: Slot, read: Timestamp) {
     let condition = Condition {
