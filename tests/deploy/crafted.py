@@ -93,6 +93,24 @@ def with_image(folder):
     seal(folder)
 
 
+def for_another_processor(folder):
+    """Says of the dynamic module for arm64 that it is for another processor."""
+    file = one(folder, "libepp-*-image.tar")
+    with tarfile.open(file) as tar:
+        contents = {entry.name: tar.extractfile(entry).read() for entry in tar.getmembers()}
+    top = json.loads(contents["index.json"])
+    former = top["manifests"][0]["digest"].removeprefix("sha256:")
+    index = contents.pop(f"blobs/sha256/{former}").replace(b'"arm64"', b'"riscv64"')
+    contents[f"blobs/sha256/{sha256(index)}"] = index
+    contents["index.json"] = contents["index.json"].replace(former.encode(), sha256(index).encode())
+    with tarfile.open(file, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in contents.items():
+            made, content = entry(name, content)
+            made.size = len(content)
+            tar.addfile(made, io.BytesIO(content))
+    seal(folder)
+
+
 def with_module(folder):
     """Changes a dynamic module's last byte."""
     file = one(folder, "libepp-*-arm64-linux.so")
@@ -159,7 +177,10 @@ CASES = {
     "hidden behind": (chart(lambda entries: entries, behind=b"x" * 512), "behind its last file"),
     "blob of nothing": (with_image, "contains other files"),
     "patched dynamic module": (with_module, "arm64-linux.so: its stamp has the digest"),
+    "dynamic module for another processor": (for_another_processor, "is for amd64, riscv64, not amd64, arm64"),
     "no dynamic module": (without_module, "arm64-linux.so"),
+    "no linker": (statement(lambda text: text.replace('"aarch64-unknown-linux-gnu": {', '"elsewhere": {')),
+                  "names the linkers of other files"),
     "subject twice": (statement(subject_twice), "stands there twice"),
     "key twice": (statement(lambda text: text.replace("{", '{"_type": "x", ', 1)), "stands there twice"),
 }

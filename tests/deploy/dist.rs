@@ -73,7 +73,7 @@ fn a_release_is_reproducible_and_whatever_is_changed_in_it_is_found() {
     package(&second);
     let original = files(&first);
     assert!(original == files(&second), "two packagings differ");
-    assert_eq!(original.len(), 10, "{:?}", original.keys());
+    assert_eq!(original.len(), 11, "{:?}", original.keys());
     let said = verify(&first).unwrap();
     assert!(
         said.contains(&format!("epp-wasm {VERSION} from commit")),
