@@ -241,34 +241,42 @@ impl StringReader {
             }
             self.replace_high(buffer);
         }
-        while bytes.len() >= LANES {
-            if self.filled >= PIECE_BYTES {
+        // Beside the fields, so that they stay in registers.
+        let (mut filled, mut ascii) = (self.filled, self.ascii);
+        while let Some(lanes) = bytes.first_chunk() {
+            if filled >= PIECE_BYTES {
+                (self.filled, self.ascii) = (filled, ascii);
                 self.pass_on(buffer, false, take);
                 if !self.wanted {
-                    break;
+                    return bytes;
                 }
+                (filled, ascii) = (self.filled, self.ascii);
             }
-            // The rest of the buffer is for the bytes that may follow a run before the next check.
-            let room = buffer.get_mut(self.filled..PIECE_BYTES + LANES);
-            let run = copy_plain(bytes, room.unwrap_or_default());
-            self.ascii &= run.ascii;
-            self.filled += run.length;
+            // Bytes behind the run are overwritten by what follows it.
+            let room = buffer.get_mut(filled..).unwrap_or_default();
+            let Some(room) = room.first_chunk_mut::<LANES>() else {
+                break;
+            };
+            *room = *lanes;
+            let run = examine(lanes);
+            ascii &= run.ascii;
+            filled += run.length;
             bytes = bytes.get(run.length..).unwrap_or_default();
-            if run.length > 0 && run.length % LANES == 0 {
-                // No end was found: the bytes or the room are used up.
+            if run.length == LANES {
                 continue;
             }
             let escape = match bytes {
                 [b'\\', letter, ..] => simple(*letter),
                 _ => None,
             };
-            let (Some(letter), Some(place)) = (escape, buffer.get_mut(self.filled)) else {
+            let (Some(letter), Some(place)) = (escape, buffer.get_mut(filled)) else {
                 break;
             };
             *place = letter;
-            self.filled += 1;
+            filled += 1;
             bytes = bytes.get(2..).unwrap_or_default();
         }
+        (self.filled, self.ascii) = (filled, ascii);
         bytes
     }
 
@@ -340,28 +348,6 @@ fn simple(letter: u8) -> Option<u8> {
 struct TextRun {
     length: usize,
     ascii: bool,
-}
-
-/// Copies the run with which `bytes` begins, as far as it fits into `room`. Arbitrary bytes may be written behind the
-/// copied run.
-fn copy_plain(bytes: &[u8], room: &mut [u8]) -> TextRun {
-    let mut run = TextRun {
-        length: 0,
-        ascii: true,
-    };
-    for (from, to) in bytes.chunks_exact(LANES).zip(room.chunks_exact_mut(LANES)) {
-        let (Some(lanes), Some(copy)) = (from.first_chunk(), to.first_chunk_mut::<LANES>()) else {
-            break;
-        };
-        *copy = *lanes;
-        let found = examine(lanes);
-        run.length += found.length;
-        run.ascii &= found.ascii;
-        if found.length < LANES {
-            break;
-        }
-    }
-    run
 }
 
 /// Returns the run with which `bytes` begins.
