@@ -47,13 +47,12 @@ fn score_known(
 /// missing. Where too few metrics are fresh ([`DecisionMode::LocalOnly`]) the number of requests that this Envoy has
 /// in flight replaces it.
 pub fn queue(cycle: &Cycle<'_>, slot: Slot) -> f64 {
-    let load = cycle.pool.load(slot);
     match cycle.pool.mode {
         DecisionMode::Metrics => {
-            let waiting = cycle.pool.snapshot().waiting.get(slot.index()).copied();
-            waiting.unwrap_or(f64::NAN) + f64::from(load.unseen)
+            let queue = cycle.pool.snapshot().queues.get(slot.index()).copied();
+            queue.unwrap_or(f64::NAN)
         }
-        DecisionMode::LocalOnly => f64::from(load.requests),
+        DecisionMode::LocalOnly => f64::from(cycle.pool.load(slot).requests),
     }
 }
 

@@ -250,8 +250,9 @@ pub struct PoolSnapshot {
     pub id: SnapshotId,
     /// The available endpoints that are not ejected, in slot order.
     pub candidates: Vec<Slot>,
-    /// Waiting counts by slot; NaN for one that is missing or cannot be trusted.
-    pub waiting: Vec<f64>,
+    /// Requests that wait, by slot: what the endpoint's page says, and those that it cannot show yet. NaN where the page
+    /// has no such number or cannot be trusted.
+    pub queues: Vec<f64>,
     /// No endpoint has had more in flight since this was made, which is when a filter first asks for it.
     most_in_flight: OnceCell<InFlight>,
 }
@@ -260,17 +261,21 @@ impl PoolSnapshot {
     fn of(pool: &Pool) -> Self {
         let wanted = |endpoint: &Endpoint| endpoint.is_available() && !endpoint.ejected;
         let candidates = pool.iter().filter(|(_, endpoint)| wanted(endpoint));
-        let waiting = pool.slots.iter().map(|place| {
-            let endpoint = place.as_ref();
-            endpoint.and_then(|endpoint| endpoint.fresh(endpoint.metrics.waiting))
-        });
+        let places = pool.slots.iter().zip(&pool.loads);
         Self {
             id: SnapshotId::default(),
             candidates: candidates.map(|(slot, _)| slot).collect(),
-            waiting: waiting.map(|value| value.unwrap_or(f64::NAN)).collect(),
+            queues: places
+                .map(|(place, load)| queue(place.as_ref(), *load))
+                .collect(),
             most_in_flight: OnceCell::new(),
         }
     }
+}
+
+fn queue(endpoint: Option<&Endpoint>, load: InFlight) -> f64 {
+    let waiting = endpoint.and_then(|endpoint| endpoint.fresh(endpoint.metrics.waiting));
+    waiting.unwrap_or(f64::NAN) + f64::from(load.unseen)
 }
 
 /// Changes of loads that a pool remembers: those of a few requests.
@@ -354,9 +359,14 @@ impl Pool {
         if let Some(place) = self.loads.get_mut(slot.index()) {
             *place = load;
         }
-        let snapshot = self.snapshot.get_mut();
-        if let Some(most) = snapshot.and_then(|snapshot| snapshot.most_in_flight.get_mut()) {
-            *most = most.max(load);
+        if let Some(snapshot) = self.snapshot.get_mut() {
+            if let Some(most) = snapshot.most_in_flight.get_mut() {
+                *most = most.max(load);
+            }
+            if let Some(place) = snapshot.queues.get_mut(slot.index()) {
+                let endpoint = self.slots.get(slot.index()).and_then(Option::as_ref);
+                *place = queue(endpoint, load);
+            }
         }
         if let Some(place) = self.changed.get_mut(self.changes as usize % MAX_CHANGED) {
             *place = slot;

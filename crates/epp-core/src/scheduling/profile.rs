@@ -7,7 +7,7 @@ use super::cycle::{Cycle, Scored};
 use super::endpoint::Slot;
 use super::handler::ProfileId;
 use super::plugin::{Filter, Needs, PickerPlugin, Scorer};
-use super::score_cache::{clamp, ScoreCache};
+use super::score_cache::{clamped, ScoreCache};
 use super::ScheduleError;
 
 /// A scorer with its weight in a profile.
@@ -130,8 +130,9 @@ impl Profile {
             if let Some(observer) = observer.as_deref_mut() {
                 observer.scored(weighted, slots, scores);
             }
-            clamp(scores);
-            add(sums, scores, *weight);
+            for (sum, score) in sums.iter_mut().zip(scores.iter()) {
+                *sum += clamped(*score) * weight;
+            }
         }
         let sums = slots.iter().zip(sums);
         scored.extend(sums.map(|(&slot, &mut score)| Scored { slot, score }));

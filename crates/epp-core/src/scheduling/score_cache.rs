@@ -53,7 +53,9 @@ impl Column {
         if !self.scores.iter().all(|score| (0.0..=1.0).contains(score)) {
             self.raw.extend_from_slice(&self.scores);
         }
-        clamp(&mut self.scores);
+        for score in &mut self.scores {
+            *score = clamped(*score);
+        }
     }
 }
 
@@ -123,12 +125,14 @@ impl ScoreCache {
     }
 }
 
-/// Clamps scores to 0 to 1; a score that is not a number becomes 0.
-pub fn clamp(scores: &mut [f64]) {
-    for score in scores {
-        // f64::clamp checks twice whether it is a number.
-        let above = if *score > 0.0 { *score } else { 0.0 };
-        *score = if above < 1.0 { above } else { 1.0 };
+/// Returns a score as it counts, between 0 and 1; one that is not a number counts as 0.
+pub fn clamped(score: f64) -> f64 {
+    // f64::clamp checks twice whether it is a number.
+    let above = if score > 0.0 { score } else { 0.0 };
+    if above < 1.0 {
+        above
+    } else {
+        1.0
     }
 }
 

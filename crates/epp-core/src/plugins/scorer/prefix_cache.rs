@@ -184,9 +184,15 @@ impl Scorer for PrefixCacheScorer {
             return scores.fill(0.0);
         };
         for (slot, score) in candidates.iter().zip(scores) {
+            let blocks = prefix.blocks(*slot);
+            // Most endpoints have none, and a division takes longer than all else here.
+            if blocks == 0 {
+                *score = 0.0;
+                continue;
+            }
             *score = (1.0 - self.length_weight) * prefix.share(*slot);
             if self.length_weight > 0.0 {
-                let tokens = f64::from(prefix.blocks(*slot)) * f64::from(prefix.block_tokens.unwrap_or(0));
+                let tokens = f64::from(blocks) * f64::from(prefix.block_tokens.unwrap_or(0));
                 *score += self.length_weight * (tokens / self.length_scale).min(1.0).powi(2);
             }
         }

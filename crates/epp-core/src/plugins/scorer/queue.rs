@@ -36,10 +36,9 @@ struct QueueScorer;
 
 impl Scorer for QueueScorer {
     fn score(&self, cycle: &Cycle<'_>, candidates: &[Slot], scores: &mut [f64]) {
-        let waiting = &cycle.pool.snapshot().waiting;
+        let queues = &cycle.pool.snapshot().queues;
         score_lower_is_better(cycle, candidates, scores, |slot| {
-            let waiting = waiting.get(slot.index()).copied().unwrap_or(f64::NAN);
-            waiting + f64::from(cycle.pool.load(slot).unseen)
+            queues.get(slot.index()).copied().unwrap_or(f64::NAN)
         });
     }
 
@@ -95,11 +94,14 @@ mod tests {
     #[test]
     fn requests_sent_since_the_scrape_count_as_waiting() {
         let mut pool = pool([0.0, 1.0].map(waiting));
-        let load = InFlight {
-            unseen: 2,
-            ..InFlight::default()
-        };
-        pool.set_load(Slot(0), load);
-        assert!(close(&score(&pool), &[0.0, 1.0]));
+        // Before, between and after decisions that use the same snapshot.
+        for (unseen, expected) in [(2, [0.0, 1.0]), (1, [1.0, 1.0]), (0, [1.0, 0.0])] {
+            let load = InFlight {
+                unseen,
+                ..InFlight::default()
+            };
+            pool.set_load(Slot(0), load);
+            assert!(close(&score(&pool), &expected), "{unseen}");
+        }
     }
 }
