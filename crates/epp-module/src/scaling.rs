@@ -10,6 +10,8 @@ use std::sync::atomic::Ordering;
 use std::thread::{scope, sleep};
 use std::time::{Duration, Instant};
 
+use cpu_time::ThreadTime;
+
 use super::fake_envoy::{FakeConfig, FakeFilter, WORKER, WORKERS};
 
 const THREADS: u32 = 4;
@@ -47,13 +49,6 @@ fn bodies() -> Vec<String> {
     (0..PROMPTS).map(body).collect()
 }
 
-/// The CPU time of this thread.
-fn thread_time() -> Duration {
-    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    let first = text.split_whitespace().next().unwrap();
-    Duration::from_nanos(first.parse().unwrap())
-}
-
 /// Sends a request as this thread's worker.
 fn send(config: &FakeConfig, body: &str) {
     let length = body.len().to_string();
@@ -73,7 +68,7 @@ fn send(config: &FakeConfig, body: &str) {
 /// Sends requests for a while. Returns how many, and their CPU time.
 fn serve(config: &FakeConfig, worker: u32, bodies: &[String]) -> (u64, Duration) {
     WORKER.set(worker);
-    let (begun, before, mut sent) = (Instant::now(), thread_time(), 0);
+    let (begun, before, mut sent) = (Instant::now(), ThreadTime::now(), 0);
     for body in bodies.iter().cycle() {
         if begun.elapsed() > TURN {
             break;
@@ -81,7 +76,7 @@ fn serve(config: &FakeConfig, worker: u32, bodies: &[String]) -> (u64, Duration)
         send(config, body);
         sent += 1;
     }
-    (sent, thread_time() - before)
+    (sent, before.elapsed())
 }
 
 /// Returns the CPU time of a request, in µs, where thread `n` sends to the n-th of these, as the worker of its number.

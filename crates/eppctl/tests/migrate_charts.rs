@@ -244,6 +244,6 @@ fn crafted_files_take_time_in_proportion() {
             "{what}: {}",
             out(&output)
         );
-        assert!(taken < Duration::from_secs(20), "{what}: {taken:?}");
+        assert!(taken < Duration::from_secs(60), "{what}: {taken:?}");
     }
 }

@@ -1,6 +1,8 @@
 //! Documents that are made to be expensive: each takes little longer than a plain one of its size.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use cpu_time::ThreadTime;
 
 use super::tests::{errors, llm_d, refused};
 use super::*;
@@ -8,8 +10,8 @@ use super::*;
 /// Bytes of each. What grows with the square of the size shows at a quarter of the limit.
 const SIZE: usize = 1 << 18;
 
-/// A plain document takes this often as long at most. Linear work differs by what it does per byte,
-/// and the machine is shared: fivefold was measured.
+/// A document takes this many times the CPU time of a plain one at most. Linear work differs by what it does per byte:
+/// fivefold was measured.
 const MAX_SLOWDOWN: f64 = 15.0;
 
 /// A document of nearly that size with this repeated in it; `#` stands for a number that counts up.
@@ -108,7 +110,7 @@ fn crafted() -> Vec<(&'static str, String)> {
 }
 
 fn seconds(text: &str) -> f64 {
-    let start = Instant::now();
+    let start = ThreadTime::now();
     let loaded = load(text);
     let problems = match &loaded {
         Ok(loaded) => loaded.warnings.iter(),
