@@ -35,7 +35,7 @@ const HOLDERS: u32 = 4;
 const PAGE: &[u8] = include_bytes!("../../../tests/fixtures/vllm-0.32/metrics_busy.txt");
 
 /// An answer of SGLang's to `/v1/loads?include=core`, of one rank.
-const LOADS: &str = r#"{"timestamp":"2026-06-01T10:30:00.123456+00:00","version":"0.5.12","accelerator":"NVIDIA H100 80GB HBM3","num_accelerators":1,"loads":[{"dp_rank":0,"timestamp":1780309800.123,"num_running_reqs":25,"num_waiting_reqs":12,"num_waiting_uncached_tokens":0,"num_used_tokens":91234,"num_total_tokens":120345,"max_total_num_tokens":570979,"token_usage":0.1598,"gen_throughput":1234.5,"cache_hit_rate":0.6182,"utilization":0.1953,"max_running_requests":128}]}"#;
+const LOADS: &str = include_str!("../../../fuzz/corpus/page/sglang-loads");
 
 /// A secret key, as in the filter.
 fn key() -> Key {

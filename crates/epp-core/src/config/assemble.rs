@@ -301,8 +301,8 @@ impl Assembly<'_> {
         }
     }
 
-    /// Warns of custom attributes that no endpoint has, and of `/v1/loads` that is not read because plugins need more of
-    /// SGLang's page.
+    /// Warns of custom attributes that no endpoint has, and of `/v1/loads` that is not read because plugins need less or more
+    /// than it says.
     fn check_extractor(
         &mut self,
         document: &Document,
@@ -314,15 +314,20 @@ impl Assembly<'_> {
         let mut engines = extractor.engines.iter();
         let sglang = engines.find(|engine| engine.name == SGLANG);
         let is_missing = |engine| !Extraction::new(engine, needs).loads_suffice();
-        if !source.sglang_loads || !sglang.is_some_and(is_missing) {
+        let message = match needs.any_metric() && !needs.only_constants() {
+            false => "has no effect: no plugin needs the load of endpoints",
+            true if sglang.is_some_and(is_missing) => {
+                "has no effect: plugins need custom metrics or adapters, which only the page has"
+            }
+            true => return,
+        };
+        if !source.sglang_loads {
             return;
         }
         let mut instances = self.instances.iter();
         let own = instances.find(|one| one.capabilities.metrics_source.is_some());
         if let Some(own) = own {
             let path = document.place_of(&own.name).key("parameters");
-            let message =
-                "has no effect: plugins need custom metrics or adapters, which only the page has";
             self.problems.warn(&path.key("sglangLoads"), message);
         }
     }

@@ -73,7 +73,7 @@ impl Loads {
             waiting: Some(self.waiting),
             running: Some(self.running),
             kv_usage: Some(self.kv_usage),
-            // A page's would stand still from now on.
+            // `/v1/loads` has no such counter: the page's last value would look like an engine that stands still.
             generated: None,
             ..known.clone()
         }

@@ -3,6 +3,7 @@
 //! A picker by itself polls. If several share one proxy, one of them polls and the others adopt what it found ([`Monitor::adopt_members`], [`EndpointStore::adopt_metrics`]); who polls is decided outside
 //! ([`Monitor::set_polling`]).
 
+mod pages;
 mod rest;
 mod sources;
 
@@ -440,14 +441,12 @@ impl Monitor {
                 self.poller.hasten(slot);
             }
             if self.poller.take(slot, now, &mut self.rng) {
-                let may_serve_loads = self.may_serve_loads(endpoint);
+                let is_loads = self.may_serve_loads(endpoint) && self.sources.take(slot, now);
                 let address = endpoint.address.to_string();
-                queries.push(
-                    match may_serve_loads && self.sources.takes_loads(slot, now) {
-                        true => Query::Loads(slot, address),
-                        false => Query::Metrics(slot, address),
-                    },
-                );
+                queries.push(match is_loads {
+                    true => Query::Loads(slot, address),
+                    false => Query::Metrics(slot, address),
+                });
             }
         }
         for slot in needed_again {

@@ -320,7 +320,10 @@ impl Registry {
             // The bucket below the lowest that has counted is exported as 0: without its bound, a reader takes 0 as the
             // lower end of the lowest one, and finds quantiles that are too low.
             let is_below = growth.get(place + 1).is_some_and(|next| *next > 0);
-            if *by == 0 && !is_below {
+            let histogram = self.histograms.get(handle.0);
+            let counters = histogram.map(|histogram| &histogram.counters);
+            let is_there = counters.and_then(|known| *known.get(place)?).is_some();
+            if *by == 0 && (is_there || !is_below) {
                 continue;
             }
             if let Some(counter) = self.histogram_counter(handle, place) {

@@ -128,6 +128,17 @@ fn the_bound_below_the_lowest_value_is_exported_as_0() {
         assert_eq!(buckets.keys().filter(lowest).collect::<Vec<_>>(), [&lower]);
         assert_eq!((buckets[lower], buckets[bound]), (0, 1), "{buckets:?}");
     }
+    // Once: what has counted nothing is not sent again.
+    let updates = host.updates;
+    registry.observe(handle, 0.015);
+    registry.flush();
+    host.take(&mut registry);
+    let counters = host.updates - updates;
+    assert_eq!(
+        counters,
+        9 + 2,
+        "of greater bounds, beyond all, and the count"
+    );
 }
 
 #[test]

@@ -96,7 +96,8 @@ impl LearntLog {
         };
         let room = MAX_LOGGED_HASHES.saturating_sub(self.hashes.len());
         let run = run.get(..blocks.len().min(room)).unwrap_or_default();
-        if !self.enabled || run.is_empty() {
+        let is_cut = placement.is_binding() && run.len() < blocks.len();
+        if !self.enabled || run.is_empty() || is_cut {
             return;
         }
         let follows = !before.is_empty() && before.last() == self.hashes.last();
@@ -128,5 +129,32 @@ impl LearntLog {
     pub fn clear(&mut self) {
         self.placements.clear();
         self.hashes.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binding_for_which_there_is_no_room_is_left_out_whole() {
+        let mut log = LearntLog::default();
+        log.set_enabled(true);
+        let run = Placement {
+            evidence: Evidence::Sent,
+            producer: 0,
+            slot: 0,
+            tag: 0,
+        };
+        let binding = Placement {
+            producer: FIRST_STATE,
+            ..run
+        };
+        let blocks: Vec<u64> = (0..MAX_LOGGED_HASHES as u64 - 1).collect();
+        log.append_run(run, &blocks, 0..blocks.len());
+        log.append_run(binding, &[7, 1], 0..2);
+        assert_eq!(log.entries().count(), 1);
+        log.append_run(run, &[8], 0..1);
+        assert_eq!(log.entries().count(), 2);
     }
 }

@@ -246,7 +246,7 @@ impl PartialEq for SnapshotId {
 /// and a decision reads all endpoints.
 #[derive(Debug, Clone)]
 pub struct PoolSnapshot {
-    /// Distinguishes it from every other snapshot. What is in flight is not part of it.
+    /// Distinguishes it from every other snapshot. Changes of what is in flight leave it as it is, although `queues` counts them.
     pub id: SnapshotId,
     /// The available endpoints that are not ejected, in slot order.
     pub candidates: Vec<Slot>,

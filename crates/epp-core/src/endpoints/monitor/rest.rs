@@ -78,9 +78,9 @@ impl Monitor {
         let is_fresh = endpoint.is_some_and(|known| known.freshness == Freshness::Fresh);
         let rests = rest > 0 && rest == self.poller.rest(slot);
         // The page takes the place of what was reported before it.
-        let is_in_force = self.store.report(slot).is_none();
+        let has_no_report = self.store.report(slot).is_none();
         // Where only constants are needed, the rest of the page was not compared.
-        is_fresh && failures == 0 && rests && is_in_force && !self.needs_constants
+        is_fresh && failures == 0 && rests && has_no_report && !self.needs_constants
     }
 
     /// Notes when pages of endpoints at rest were read again, each time that a third of the time has passed by which a page

@@ -1,7 +1,7 @@
 //! Which of its two sources an endpoint is asked for: its metrics page, or SGLang's `/v1/loads`.
 //!
 //! The page comes first, and then once a minute for what `/v1/loads` does not say: the size of the KV cache, and the model.
-//! Its gauges count only while `/v1/loads` does not answer: SGLang sets them at other times, so that to change between the two
+//! Its gauges count only while `/v1/loads` does not answer: SGLang updates them at other times, so a switch between the two
 //! would look like work. An endpoint whose `/v1/loads` brings nothing is asked for its page at once, and for a minute.
 
 use super::{Monitor, Scrape};
@@ -9,7 +9,6 @@ use crate::endpoints::fetch_error::FetchError;
 use crate::endpoints::loads::{Loads, MAX_BYTES};
 use crate::endpoints::partial_page::{PageBody, PageReader};
 use crate::endpoints::scan::{Extraction, Page};
-use crate::plugins::source::core_metrics_extractor::FORMER_ENGINE_LABEL;
 use crate::scheduling::{Endpoint, Slot};
 use crate::time::{Clock, Instant};
 
@@ -22,9 +21,9 @@ const PERIOD: u64 = 60_000;
 struct Turn {
     /// When the page is due. The default is in the past: it comes first.
     page_due: Instant,
-    /// From when on `/v1/loads` is asked for meanwhile.
+    /// When `/v1/loads` may be requested again.
     loads_due: Instant,
-    /// Whether its last answer was read.
+    /// Whether the last answer of `/v1/loads` was understood.
     has_loads: bool,
 }
 
@@ -37,16 +36,16 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Returns the state of an endpoint that may serve `/v1/loads`.
-    fn turn(&mut self, slot: Slot) -> Option<&mut Turn> {
+    /// Returns the state of an endpoint, to be changed: it is there from now on.
+    fn turn_mut(&mut self, slot: Slot) -> Option<&mut Turn> {
         if self.turns.len() <= slot.index() {
             self.turns.resize(slot.index() + 1, Turn::default());
         }
         self.turns.get_mut(slot.index())
     }
 
-    /// Returns the state of any endpoint.
-    fn known(&self, slot: Slot) -> Turn {
+    /// Returns the state of an endpoint.
+    fn turn(&self, slot: Slot) -> Turn {
         self.turns.get(slot.index()).copied().unwrap_or_default()
     }
 
@@ -60,13 +59,14 @@ impl Sources {
         self.turns.clear();
     }
 
-    /// Returns whether an endpoint that may serve `/v1/loads` is asked for it now. Otherwise it is asked for its page.
-    pub(super) fn takes_loads(&mut self, slot: Slot, now: Instant) -> bool {
-        let takes = self.known(slot).awaits_loads(now);
-        if let Some(turn) = self.turn(slot).filter(|_| !takes) {
+    /// Takes the turn of an endpoint that may serve `/v1/loads`. Returns whether it is asked for that; otherwise it is asked for
+    /// its page, and not again for a minute.
+    pub(super) fn take(&mut self, slot: Slot, now: Instant) -> bool {
+        let is_loads = self.turn(slot).awaits_loads(now);
+        if let Some(turn) = self.turn_mut(slot).filter(|_| !is_loads) {
             turn.page_due = now.after_millis(PERIOD);
         }
-        takes
+        is_loads
     }
 }
 
@@ -93,7 +93,7 @@ impl Monitor {
             _ => Err(FetchError::TooLarge),
         });
         let metrics = loads.map(|loads| loads.metrics(&known.metrics));
-        if let Some(turn) = self.sources.turn(slot) {
+        if let Some(turn) = self.sources.turn_mut(slot) {
             turn.has_loads = metrics.is_ok();
             if metrics.is_err() {
                 turn.loads_due = clock.now().after_millis(PERIOD);
@@ -122,10 +122,11 @@ impl Monitor {
         mut found: Result<Page, FetchError>,
         clock: &Clock,
     ) -> Scrape {
-        let turn = self.sources.known(slot);
+        let turn = self.sources.turn(slot);
         let has_loads = turn.has_loads;
-        let known = self.store.pool.get(slot).filter(|_| has_loads);
-        if let (Some(Endpoint { metrics: known, .. }), Ok(page)) = (known, &mut found) {
+        // Without what was reported meanwhile, which is not the page's.
+        let known = self.store.page(slot).filter(|_| has_loads);
+        if let (Some(known), Ok(page)) = (known, &mut found) {
             let metrics = &mut page.metrics;
             (metrics.waiting, metrics.running) = (known.waiting, known.running);
             (metrics.kv_usage, metrics.generated) = (known.kv_usage, known.generated);
@@ -140,28 +141,6 @@ impl Monitor {
             self.poller.ask_again(slot, clock.now());
         }
         scrape
-    }
-
-    pub(super) fn read(&mut self, slot: Slot, page: &mut dyn PageBody) -> Option<Page> {
-        if self.pages.len() <= slot.index() {
-            self.pages
-                .resize_with(slot.index() + 1, PageReader::default);
-        }
-        // Taken out, since the extraction is borrowed meanwhile.
-        let mut known = std::mem::take(self.pages.get_mut(slot.index())?);
-        let endpoint = self.store.pool.get(slot)?;
-        let found = known.read(self.extraction(endpoint)?, page);
-        *self.pages.get_mut(slot.index())? = known;
-        found
-    }
-
-    fn extraction(&self, endpoint: &Endpoint) -> Option<&Extraction> {
-        let label = endpoint.label(&self.settings.engine_label);
-        let label = label.or_else(|| endpoint.label(FORMER_ENGINE_LABEL));
-        let find = |name: &str| self.extractions.iter().find(|engine| engine.engine == name);
-        label
-            .and_then(find)
-            .or_else(|| find(&self.settings.default_engine))
     }
 
     /// Returns whether `/v1/loads` of this endpoint is to be read, if it serves it.

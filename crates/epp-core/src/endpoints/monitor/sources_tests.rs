@@ -2,6 +2,7 @@
 
 use crate::config;
 use crate::endpoints::fetch_error::FetchError;
+use crate::endpoints::load_report::LoadReport;
 use crate::endpoints::monitor::{Monitor, Query, Scrape};
 use crate::scheduling::{Endpoint, Freshness, Slot};
 use crate::time::{Clock, Timestamp};
@@ -184,6 +185,27 @@ fn the_page_that_comes_once_a_minute_does_not_end_a_rest() {
 }
 
 #[test]
+fn the_page_that_comes_once_a_minute_does_not_make_a_reported_load_the_page_s() {
+    let server = Server {
+        page: page(7, 100),
+        loads: loads(2),
+    };
+    let mut world = World::new(&queue(), server);
+    world.run(50);
+    let worked = world.monitor.store.worked_at(Slot(0));
+    let report = b"TEXT named_metrics.num_requests_waiting=1";
+    for _ in 0..20 * 20 {
+        let now = Timestamp::from_millis(world.now);
+        let report = LoadReport::read(report).unwrap();
+        let store = &mut world.monitor.store;
+        assert_eq!(store.set_report(Slot(0), report, now).0, Some(1.0));
+        world.tick();
+    }
+    assert_eq!(world.asked[0], 2);
+    assert_eq!(world.monitor.store.worked_at(Slot(0)), worked);
+}
+
+#[test]
 fn a_server_without_loads_is_asked_for_its_page_and_once_a_minute_for_loads() {
     let mut world = World::new(
         &queue(),
@@ -220,8 +242,10 @@ fn the_page_is_asked_for_with_the_next_tick_after_loads_that_are_not_understood(
         assert_eq!(world.known().0, Some(2.0));
         world.server.loads = Some(bad.to_owned());
         let [pages, asked] = world.asked;
-        while world.asked[1] == asked {
-            world.tick();
+        for _ in 0..10 {
+            if world.asked[1] == asked {
+                world.tick();
+            }
         }
         world.tick();
         assert_eq!(world.asked, [pages + 1, asked + 1], "{}", &bad[..2]);
@@ -249,6 +273,31 @@ fn a_server_without_a_page_is_known_by_its_loads() {
     assert_eq!(world.endpoint().freshness, Freshness::Stale);
 }
 
+/// Returns the warnings about the parameter.
+fn told(text: &str) -> Vec<String> {
+    let warnings = config::load(text).unwrap().warnings;
+    let told = warnings.iter().map(ToString::to_string);
+    told.filter(|it| it.contains("plugins[3].parameters.sglangLoads"))
+        .collect()
+}
+
+#[test]
+fn loads_without_effect_are_warned_of() {
+    let none = "has no effect: no plugin needs the load of endpoints";
+    // The queues' producer needs nothing of a page; the prefix index needs only the size of the cache.
+    let text = queue().replace("{type: queue-scorer}", "{type: active-request-scorer}");
+    let text = text.replace(
+        "{pluginRef: queue-scorer}",
+        "{pluginRef: active-request-scorer}",
+    );
+    let warnings = told(&text);
+    assert!(
+        warnings.len() == 1 && warnings[0].ends_with(none),
+        "{warnings:?}"
+    );
+    assert_eq!(told(&queue()), Vec::<String>::new());
+}
+
 #[test]
 fn loads_are_not_asked_for_where_the_page_has_more_that_is_needed_or_the_engine_is_another() {
     let custom = "engineConfigs: [{name: sglang, queuedRequestsSpec: \"sglang:num_queue_reqs\", \
@@ -257,13 +306,7 @@ fn loads_are_not_asked_for_where_the_page_has_more_that_is_needed_or_the_engine_
         "{type: endpoint-attribute-scorer}",
         "{type: endpoint-attribute-scorer, parameters: {attributeKey: t, algorithm: {type: linear_lower_is_better}}}",
     );
-    let warnings = config::load(&attribute).unwrap().warnings;
-    let told = warnings.iter().map(ToString::to_string);
-    let told: Vec<String> = told.filter(|it| it.contains("sglangLoads")).collect();
-    assert!(
-        told.len() == 1 && told[0].contains("plugins[3].parameters.sglangLoads"),
-        "{told:?}"
-    );
+    assert_eq!(told(&attribute).len(), 1);
     let vllm = queue().replace("defaultEngine: sglang", "defaultEngine: vllm");
     let off = queue().replace("sglangLoads: true", "sglangLoads: false");
     for text in [&attribute, &vllm, &off] {
