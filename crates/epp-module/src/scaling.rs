@@ -128,10 +128,10 @@ fn workers_of_one_pool_cost_what_workers_of_their_own_pools_cost() {
     }
     let ratio = median(ratios);
     println!(
-        "{THREADS} workers: {:.2} µs a request in pools of their own, {:.2} in one, ratio {ratio:.3}",
+        "{THREADS} workers: {:.2} µs a request in pools of their own, {:.2} in one; median of the turns' ratios {ratio:.3}",
         median(apart),
         median(shared)
     );
-    // docs/hosts.md has what was measured; less than this shows that workers wait for each other.
+    // docs/hosts.md has what was measured. Below this, workers of one pool do more for a request, or wait for each other.
     assert!(ratio > 0.9, "{ratio}");
 }
