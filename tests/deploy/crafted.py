@@ -93,22 +93,27 @@ def with_image(folder):
     seal(folder)
 
 
-def for_another_processor(folder):
-    """Says of the dynamic module for arm64 that it is for another processor."""
-    file = one(folder, "libepp-*-image.tar")
-    with tarfile.open(file) as tar:
-        contents = {entry.name: tar.extractfile(entry).read() for entry in tar.getmembers()}
-    top = json.loads(contents["index.json"])
-    former = top["manifests"][0]["digest"].removeprefix("sha256:")
-    index = contents.pop(f"blobs/sha256/{former}").replace(b'"arm64"', b'"riscv64"')
-    contents[f"blobs/sha256/{sha256(index)}"] = index
-    contents["index.json"] = contents["index.json"].replace(former.encode(), sha256(index).encode())
-    with tarfile.open(file, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, content in contents.items():
-            made, content = entry(name, content)
-            made.size = len(content)
-            tar.addfile(made, io.BytesIO(content))
-    seal(folder)
+def in_image(old, new):
+    """Replaces a text in the image of the dynamic module, and then the digests of the blobs that it changes."""
+    def case(folder):
+        file = one(folder, "libepp-*-image.tar")
+        with tarfile.open(file) as tar:
+            contents = {entry.name: tar.extractfile(entry).read() for entry in tar.getmembers()}
+        changes = [(old, new)]
+        for before, after in changes:
+            for name in [name for name, content in contents.items() if before in content]:
+                content = contents.pop(name).replace(before, after)
+                if name.startswith("blobs/"):
+                    changes.append((name.rpartition("/")[2].encode(), sha256(content).encode()))
+                    name = "blobs/sha256/" + sha256(content)
+                contents[name] = content
+        with tarfile.open(file, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for name, content in contents.items():
+                made, content = entry(name, content)
+                made.size = len(content)
+                tar.addfile(made, io.BytesIO(content))
+        seal(folder)
+    return case
 
 
 def with_module(folder):
@@ -135,6 +140,13 @@ def statement(change):
 def subject_twice(text):
     value = json.loads(text)
     value["subject"].append(value["subject"][0])
+    return json.dumps(value)
+
+
+def without_toolchain(text):
+    value = json.loads(text)
+    toolchains = value["predicate"]["buildDefinition"]["internalParameters"]["toolchains"]
+    toolchains["aarch64-unknown-linux-gnu"] = []
     return json.dumps(value)
 
 
@@ -177,10 +189,14 @@ CASES = {
     "hidden behind": (chart(lambda entries: entries, behind=b"x" * 512), "behind its last file"),
     "blob of nothing": (with_image, "contains other files"),
     "patched dynamic module": (with_module, "arm64-linux.so: its stamp has the digest"),
-    "dynamic module for another processor": (for_another_processor, "is for amd64, riscv64, not amd64, arm64"),
+    "index for another processor": (in_image(b'"architecture": "arm64", "os"', b'"architecture": "riscv64", "os"'),
+                                    "is for linux/amd64, linux/riscv64, not linux/amd64, linux/arm64"),
+    "image for another processor": (in_image(b'"architecture": "arm64", "config"', b'"architecture": "riscv64", "config"'),
+                                    "an image for linux/arm64 says that it is for linux/riscv64"),
     "no dynamic module": (without_module, "arm64-linux.so"),
-    "no linker": (statement(lambda text: text.replace('"aarch64-unknown-linux-gnu": {', '"elsewhere": {')),
-                  "names the linkers of other files"),
+    "no toolchain": (statement(without_toolchain), "names no compiler for aarch64-unknown-linux-gnu"),
+    "toolchain of nothing": (statement(lambda text: text.replace('"aarch64-unknown-linux-gnu": [', '"elsewhere": [')),
+                             "names the toolchains of other files"),
     "subject twice": (statement(subject_twice), "stands there twice"),
     "key twice": (statement(lambda text: text.replace("{", '{"_type": "x", ', 1)), "stands there twice"),
 }

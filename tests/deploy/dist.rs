@@ -1,7 +1,7 @@
 //! `make dist`: what it packages has the same bytes each time, and `scripts/verify-dist` finds whatever is wrong with it.
 //!
-//! It packages the module of the other tests, which also stands for the programs and for the dynamic modules: to build
-//! those takes minutes.
+//! It packages the modules of the other tests. The wasm module also stands for the programs, and this machine's dynamic
+//! module for both processors: to build those takes minutes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,6 +10,7 @@ use std::process::Command;
 
 use build_stamp::Placeholder;
 use envoy_harness::path_of;
+use serde_json::Value;
 
 use crate::envoy::{self, top};
 
@@ -17,27 +18,45 @@ static STAMP: Placeholder = Placeholder::new(env!("CARGO_PKG_VERSION"));
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Packages a release into a folder.
-fn package(folder: &Path) {
-    let module = path_of("EPP_WASM");
-    let found = STAMP.verify(&fs::read(&module).unwrap()).unwrap();
-    assert!(found.intact, "make wasm stamps the module");
-    let module = module.to_string_lossy().into_owned();
+/// The commit of what is packaged.
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+const TARGETS: [&str; 4] = [
+    "x86_64-unknown-linux-musl",
+    "x86_64-unknown-linux-gnu",
+    "aarch64-unknown-linux-musl",
+    "aarch64-unknown-linux-gnu",
+];
+
+/// Packages a release for these targets into a folder.
+fn package(folder: &Path, commit: &str, targets: &[&str]) {
+    let built = envoy::folder();
+    // Those of the other tests may be from different commits.
+    let stamped = |variable: &str| {
+        let mut module = fs::read(path_of(variable)).unwrap();
+        assert!(STAMP.verify(&module).unwrap().intact, "{variable}");
+        STAMP.stamp(&mut module, commit).unwrap();
+        let file = built.path().join(variable);
+        fs::write(&file, module).unwrap();
+        file.to_string_lossy().into_owned()
+    };
+    let (wasm, dynamic) = (stamped("EPP_WASM"), stamped("EPP_MODULE"));
+    let argument = |target: &&str| match target.ends_with("-gnu") {
+        true => format!("{target}={dynamic}"),
+        false => format!("{target}={wasm}"),
+    };
     let output = Command::new(top().join("scripts/package"))
         .arg(folder)
-        .arg(found.stamp.commit())
-        .arg(&module)
-        .args(["musl", "gnu"].map(|of| format!("x86_64-unknown-linux-{of}={module}")))
-        .args(["musl", "gnu"].map(|of| format!("aarch64-unknown-linux-{of}={module}")))
+        .args([commit, &wasm])
+        .args(targets.iter().map(argument))
         .output()
         .unwrap();
     assert!(output.status.success(), "{output:?}");
 }
 
-/// Returns what is wrong with a folder. What is tested was built from a commit with changes, or is.
+/// Returns what is wrong with a folder.
 fn verify(folder: &Path) -> Result<String, String> {
     let mut command = Command::new(top().join("scripts/verify-dist"));
-    let output = command.arg("--development").arg(folder).output().unwrap();
+    let output = command.arg(folder).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     match output.status.success() {
         true => Ok(text(&output.stdout)),
@@ -69,8 +88,8 @@ fn sum_again(folder: &Path) {
 fn a_release_is_reproducible_and_whatever_is_changed_in_it_is_found() {
     let parent = envoy::folder();
     let (first, second) = (parent.path().join("first"), parent.path().join("second"));
-    package(&first);
-    package(&second);
+    package(&first, COMMIT, &TARGETS);
+    package(&second, COMMIT, &TARGETS);
     let original = files(&first);
     assert!(original == files(&second), "two packagings differ");
     assert_eq!(original.len(), 11, "{:?}", original.keys());
@@ -113,8 +132,7 @@ fn a_release_is_reproducible_and_whatever_is_changed_in_it_is_found() {
     let statement = format!("epp-wasm-{VERSION}.intoto.json");
     let text = String::from_utf8(original[&statement].clone()).unwrap();
     let sum = |bytes: &[u8]| STAMP.verify(bytes).unwrap().sha256;
-    // The first of these is the wasm module's: here the dynamic modules are the same file.
-    let text = text.replacen(&sum(&original[&module]), &sum(&patched), 1);
+    let text = text.replace(&sum(&original[&module]), &sum(&patched));
     fs::write(first.join(statement), text).unwrap();
     sum_again(&first);
     let said = verify(&first).unwrap_err();
@@ -128,12 +146,38 @@ fn a_release_is_reproducible_and_whatever_is_changed_in_it_is_found() {
 fn a_build_with_changes_is_no_release() {
     let parent = envoy::folder();
     let folder = parent.path().join("dist");
-    package(&folder);
-    let mut command = Command::new(top().join("scripts/verify-dist"));
-    let output = command.arg(&folder).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    // The stamp has twelve digits of the commit, which is not enough to fetch it.
+    package(&folder, &format!("{COMMIT}+"), &TARGETS);
+    let said = verify(&folder).unwrap_err();
     assert!(said.contains("not a release"), "{said}");
+    let mut command = Command::new(top().join("scripts/verify-dist"));
+    let output = command.arg("--development").arg(&folder).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
+fn a_release_for_one_processor_says_what_is_missing_and_what_linked_its_module() {
+    let parent = envoy::folder();
+    let folder = parent.path().join("dist");
+    let target = "x86_64-unknown-linux-gnu";
+    package(&folder, COMMIT, &[target]);
+    let said = verify(&folder).unwrap();
+    for missing in [
+        "eppctl was not built for x86_64",
+        "eppctl was not built for arm64",
+        "the dynamic module was not built for arm64",
+    ] {
+        assert!(said.contains(missing), "{said}");
+    }
+    assert!(!said.contains("module was not built for x86_64"), "{said}");
+    let statement = folder.join(format!("epp-wasm-{VERSION}.intoto.json"));
+    let statement: Value = serde_json::from_slice(&fs::read(statement).unwrap()).unwrap();
+    let toolchains = &statement["predicate"]["buildDefinition"]["internalParameters"]["toolchains"];
+    let versions: Vec<String> = serde_json::from_value(toolchains[target].clone()).unwrap();
+    let names = |tool: &str| versions.iter().any(|version| version.starts_with(tool));
+    assert!(names("rustc version ") && names("GCC: "), "{versions:?}");
+    // On arm64 Debian's `ld` links, which adds no version.
+    let lld = cfg!(target_arch = "x86_64");
+    assert_eq!(names("Linker: LLD "), lld, "{versions:?}");
 }
 
 /// Everything else about a crafted set is right: its sums and its statement are of the files as they are.
@@ -141,7 +185,7 @@ fn a_build_with_changes_is_no_release() {
 fn each_crafted_set_is_refused_for_what_is_wrong_with_it() {
     let parent = envoy::folder();
     let original = parent.path().join("original");
-    package(&original);
+    package(&original, COMMIT, &TARGETS);
     let craft = |arguments: &[&str]| {
         let mut command = Command::new("python3");
         command.arg(top().join("tests/deploy/crafted.py"));

@@ -42,16 +42,16 @@ fn blob(folder: &Path, descriptor: &Value) -> std::path::PathBuf {
 
 #[test]
 fn the_image_contains_the_module() {
-    contains(&path_of("EPP_WASM"), "plugin.wasm", "wasm");
+    contains(&path_of("EPP_WASM"), "epp-wasm", "plugin.wasm", "wasm");
     let processor = match std::env::consts::ARCH {
         "aarch64" => "arm64",
         _ => "amd64",
     };
-    contains(&path_of("EPP_MODULE"), "libepp.so", processor);
+    contains(&path_of("EPP_MODULE"), "epp-module", "libepp.so", processor);
 }
 
-/// The image of a module has it under this name, for this processor.
-fn contains(file: &Path, name: &str, processor: &str) {
+/// The image of a module has this title, and the module under this name, for this processor.
+fn contains(file: &Path, title: &str, name: &str, processor: &str) {
     let (first, second) = (envoy::folder(), envoy::folder());
     let said = write(file, first.path());
     assert_eq!(
@@ -64,6 +64,11 @@ fn contains(file: &Path, name: &str, processor: &str) {
         .trim_end()
         .ends_with(manifest["digest"].as_str().unwrap()));
     let content = json(&blob(first.path(), manifest));
+    assert_eq!(
+        content["annotations"]["org.opencontainers.image.title"],
+        title
+    );
+    assert!(said.contains(&format!(": {title}:0.0.0-test@")), "{said}");
     let config = json(&blob(first.path(), &content["config"]));
     assert_eq!(config["architecture"], processor);
     let layers = content["layers"].as_array().unwrap();
