@@ -199,3 +199,43 @@ fn readers_that_share_a_buffer_do_not_mix_their_text() {
         assert_eq!(decoded, text.as_bytes());
     }
 }
+
+#[test]
+fn escapes_around_the_end_of_a_piece_are_read() {
+    let mut random = fastrand::Rng::with_seed(11);
+    let bits: [(&[u8], &[u8]); 9] = [
+        (b"a", b"a"),
+        ("日".as_bytes(), "日".as_bytes()),
+        (b"\x80", NONE.as_bytes()),
+        (br"\n", b"\n"),
+        (br"\\", b"\\"),
+        (br#"\""#, b"\""),
+        (br"\u0041", b"A"),
+        (br"\ud83d\ude00", "😀".as_bytes()),
+        (
+            b"0123456789012345678901234567890123456789",
+            b"0123456789012345678901234567890123456789",
+        ),
+    ];
+    for round in 0..3_000 {
+        let (mut inside, mut expected) = (Vec::new(), Vec::new());
+        // Up to the end of a piece, give or take.
+        let lead = PIECE_BYTES - 80 + random.usize(..90);
+        inside.resize(lead, b'x');
+        expected.resize(lead, b'x');
+        let few = random.bool();
+        for _ in 0..random.usize(..if round % 3 == 0 { 6_000 } else { 60 }) {
+            let place = if few {
+                3 + random.usize(..3)
+            } else {
+                random.usize(..bits.len())
+            };
+            inside.extend_from_slice(bits[place].0);
+            expected.extend_from_slice(bits[place].1);
+        }
+        inside.push(b'"');
+        for piece in [1 + random.usize(..60), inside.len()] {
+            assert!(decode(&inside, piece).unwrap() == expected, "{round}");
+        }
+    }
+}

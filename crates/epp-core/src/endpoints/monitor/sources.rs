@@ -1,8 +1,8 @@
 //! Which of its two sources an endpoint is asked for: its metrics page, or SGLang's `/v1/loads`.
 //!
 //! The page comes first, and then once a minute for what `/v1/loads` does not say: the size of the KV cache, and the model.
-//! Its gauges count only while `/v1/loads` does not answer: SGLang updates them at other times, so a switch between the two
-//! would look like work. An endpoint whose `/v1/loads` brings nothing is asked for its page at once, and for a minute.
+//! Its gauges count only while `/v1/loads` does not answer: SGLang updates them at other times, and a difference
+//! between the two looks like work, as it does when `/v1/loads` stops or begins to answer. An endpoint whose `/v1/loads` brings nothing is asked for its page at once, and for a minute.
 
 use super::{Monitor, Scrape};
 use crate::endpoints::fetch_error::FetchError;
@@ -122,7 +122,13 @@ impl Monitor {
         mut found: Result<Page, FetchError>,
         clock: &Clock,
     ) -> Scrape {
-        let turn = self.sources.turn(slot);
+        // The plan or the endpoint's engine may be another one since `/v1/loads` was asked for.
+        let endpoint = self.store.pool.get(slot);
+        let serves = endpoint.is_some_and(|endpoint| self.may_serve_loads(endpoint));
+        let turn = match serves {
+            true => self.sources.turn(slot),
+            false => Turn::default(),
+        };
         let has_loads = turn.has_loads;
         // Without what was reported meanwhile, which is not the page's.
         let known = self.store.page(slot).filter(|_| has_loads);
@@ -134,7 +140,11 @@ impl Monitor {
         let scrape = match found {
             // The endpoint's load is known all the same.
             Err(error) if has_loads => Scrape::Failed(error),
-            found => self.take_in(slot, found, clock),
+            found => match self.take_in(slot, found, clock) {
+                // It says nothing of what was sent since `/v1/loads` was read.
+                Scrape::Fresh if has_loads => Scrape::Known,
+                scrape => scrape,
+            },
         };
         let is_read = !matches!(scrape, Scrape::Failed(_));
         if (is_read || has_loads) && turn.awaits_loads(clock.now()) {

@@ -4,6 +4,7 @@ use crate::config;
 use crate::endpoints::fetch_error::FetchError;
 use crate::endpoints::load_report::LoadReport;
 use crate::endpoints::monitor::{Monitor, Query, Scrape};
+use crate::endpoints::store::Member;
 use crate::scheduling::{Endpoint, Freshness, Slot};
 use crate::time::{Clock, Timestamp};
 
@@ -336,4 +337,114 @@ fn a_picker_that_begins_to_poll_asks_for_the_page_first() {
     let pages = world.asked[0];
     world.run(5);
     assert_eq!(world.asked[0], pages + 1);
+}
+
+fn both() -> Server {
+    Server {
+        page: page(7, 100),
+        loads: loads(2),
+    }
+}
+
+impl World {
+    fn clock(&self) -> Clock {
+        Clock::starting_at(Timestamp::from_millis(self.now))
+    }
+
+    /// Ticks until `/v1/loads` is asked for, and does not answer.
+    fn ask_for_loads(&mut self) -> Query {
+        for _ in 0..20 {
+            self.now += 50;
+            let clock = self.clock();
+            let (_, queries) = self.monitor.tick(&clock, &|_, _, _| true);
+            for query in queries {
+                match query {
+                    Query::Loads(..) => return query,
+                    query => self.answer(&query, &clock),
+                }
+            }
+        }
+        panic!("not within a second");
+    }
+}
+
+#[test]
+fn loads_that_come_after_another_plan_do_not_freeze_what_is_known() {
+    let mut world = World::new(&queue(), both());
+    world.run(2);
+    let query = world.ask_for_loads();
+    let off = queue().replace("sglangLoads: true", "sglangLoads: false");
+    let plan = config::load(&off).unwrap().plan;
+    let now = world.clock().now();
+    world.monitor.install(&plan, now);
+    world.now += 5;
+    let clock = world.clock();
+    world.answer(&query, &clock);
+    world.server.page = page(3, 200);
+    world.asked = [0, 0];
+    world.run(130);
+    assert!(world.asked[0] > 400, "{:?}", world.asked);
+    assert_eq!(world.known(), (Some(3.0), Some(9.0), Some(0.9), Some(200)));
+}
+
+/// Returns what a server leads to whose label changes to that of vLLM after so many seconds, and as many later.
+fn relabel(server: Server, before: u64, after: u64) -> World {
+    let mut world = World::new(&queue(), server);
+    world.run(before);
+    let mut member = Member::from(world.endpoint());
+    let label = ("llm-d.ai/engine-type".to_owned(), "vllm".to_owned());
+    member.labels = vec![label];
+    world.monitor.store.set_member(Slot(0), &member);
+    world.server.page = Some("vllm:num_requests_waiting 3\n".to_owned());
+    world.asked = [0, 0];
+    world.run(after);
+    world
+}
+
+#[test]
+fn an_endpoint_of_another_engine_by_now_is_known_by_its_page() {
+    let world = relabel(both(), 5, 10);
+    assert_eq!(world.asked[1], 0);
+    assert_eq!(world.known().0, Some(3.0));
+}
+
+#[test]
+fn an_endpoint_of_another_engine_by_now_is_not_polled_with_each_tick() {
+    // Five in a second.
+    let world = relabel(both(), 5, 10);
+    assert!(world.asked[0] <= 60, "{:?}", world.asked);
+}
+
+#[test]
+fn an_endpoint_that_never_served_loads_is_not_polled_with_each_tick_once_its_engine_is_another() {
+    let server = Server {
+        page: page(7, 100),
+        loads: None,
+    };
+    let world = relabel(server, 58, 40);
+    assert!(world.asked[0] <= 240, "{:?}", world.asked);
+}
+
+#[test]
+fn a_dead_endpoint_of_another_engine_by_now_is_backed_off_from() {
+    let mut world = relabel(both(), 5, 0);
+    world.server = Server::default();
+    world.run(20);
+    assert!(world.asked[0] <= 20, "{:?}", world.asked);
+    assert!(world.monitor.store.condition(Slot(0)).failures > 0);
+}
+
+#[test]
+fn a_page_whose_load_does_not_count_makes_no_load_newer() {
+    let mut world = World::new(&queue(), both());
+    world.run(5);
+    let (pages, loads) = (world.asked[0], world.asked[1]);
+    let ticks = (0..20 * 60).find(|_| {
+        world.tick();
+        world.asked[0] > pages
+    });
+    assert!(ticks.is_some());
+    assert!(world.asked[1] > loads);
+    // Requests that were sent since the last loads would count as seen.
+    assert_ne!(world.scrapes.last(), Some(&Scrape::Fresh));
 }
