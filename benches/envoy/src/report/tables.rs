@@ -67,8 +67,8 @@ Endpoint Picker shares core 1 with them, so its requests per second are pessimis
 The requests are chat completions with 64 prompts in rotation, which share a third of their text. *Cold* prompts
 differ from their first words on and are never repeated. The configuration scores prefix, queue, KV-cache
 utilization and LoRA. The cases take turns in short slices, forwards and backwards; Envoys that are not being
-measured are stopped by a signal. An Envoy that was stopped runs for 300 ms before it is measured: since commit 67caf18
-under the same load, because its first requests take longer; in runs of earlier commits, without load.
+measured are stopped by a signal. An Envoy that was stopped serves 300 ms of the same load before it is measured, because its first
+requests take longer.
 
 CPU is what the kernel counts for Envoy's threads, in nanoseconds, divided by the requests of the slice: that of the
 workers, which serve requests, + that of all other threads, the main thread with its polls foremost. *Beside* another case is the
