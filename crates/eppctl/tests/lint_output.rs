@@ -19,6 +19,24 @@ fn folder(name: &str, files: &[(&str, &str)]) -> std::path::PathBuf {
 }
 
 #[test]
+fn gateways_of_a_folder_are_counted() {
+    let filter = PLAIN.replace("scorrer", "scorer");
+    let gateways =
+        "kind: Deployment\nspec: {replicas: 2, template: {spec: {containers: [{image: auto}]}}}\n";
+    let files = [
+        ("filter.yaml", filter.as_str()),
+        ("gateways.yaml", gateways),
+    ];
+    let folder = folder("gateways", &files);
+    let output = eppctl(&["lint", "--summary", folder.to_str().unwrap()], "");
+    assert!(
+        out(&output).contains("several-gateways"),
+        "{}",
+        out(&output)
+    );
+}
+
+#[test]
 fn a_folder_is_its_files_and_those_below() {
     let filter = PLAIN.replace("scorrer", "scorer");
     let patch = "kind: EnvoyFilter\nspec: {configPatches: [{applyTo: LISTENER, patch: {operation: MERGE, value: {per_connection_buffer_limit_bytes: 32768}}}]}\n";

@@ -95,7 +95,10 @@ impl Files {
             }
             // A document that mentions the picker's is for the rule that says so.
             Ok(documents)
-                if !documents.iter().any(Document::is_recognised) && !is_mentioned(&text) =>
+                if !documents
+                    .iter()
+                    .any(|one| one.is_recognised() || one.is_workload())
+                    && !is_mentioned(&text) =>
             {
                 let why = "nothing that lint reads".to_owned();
                 self.left_out.push(LeftOut { file: name, why });

@@ -46,6 +46,7 @@ mod router_patched_twice;
 mod routing;
 mod same_name;
 mod service_routing;
+mod several_gateways;
 mod several_services;
 mod site;
 mod source;
@@ -167,7 +168,7 @@ impl Fault {
     }
 }
 
-const RULES: [&Rule; 41] = [
+const RULES: [&Rule; 42] = [
     &not_recognised::RULE,
     &plugin_config::RULE,
     &body_unread::RULE,
@@ -185,6 +186,7 @@ const RULES: [&Rule; 41] = [
     &roles_without_endpoints::RULE,
     &prefill_unused::RULE,
     &prefix_twice::RULE,
+    &several_gateways::RULE,
     &same_name::RULE,
     &router_patched_twice::RULE,
     &locality_weights::RULE,

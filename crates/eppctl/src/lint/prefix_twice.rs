@@ -21,7 +21,7 @@ pub const RULE: Rule = Rule {
 };
 
 /// The scorers by prefix.
-const SCORERS: [&str; 2] = ["prefix-cache-scorer", "precise-prefix-cache-scorer"];
+pub const SCORERS: [&str; 2] = ["prefix-cache-scorer", "precise-prefix-cache-scorer"];
 
 fn wrong(profile: &Profiled) -> Option<String> {
     let kinds = || profile.plugins.iter();

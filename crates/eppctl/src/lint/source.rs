@@ -72,6 +72,11 @@ impl Document {
         is_recognised(&self.node)
     }
 
+    /// Returns whether this says how many gateways run: alone, it configures nothing around a picker.
+    pub fn is_workload(&self) -> bool {
+        WORKLOADS.contains(&text(&self.node, "kind"))
+    }
+
     /// Returns whether this configures a whole Envoy: a bootstrap, or a config dump.
     pub fn is_whole(&self) -> bool {
         ["static_resources", "dynamic_resources", "configs"]
@@ -94,6 +99,14 @@ const KINDS: [&str; 12] = [
     "InferencePool",
     "VirtualService",
     "WasmPlugin",
+];
+
+/// Objects that run gateways, or anything else.
+const WORKLOADS: [&str; 4] = [
+    "DaemonSet",
+    "Deployment",
+    "HorizontalPodAutoscaler",
+    "StatefulSet",
 ];
 
 /// Fields of Envoy's resources: of a bootstrap and a config dump, a listener, a cluster and routes.
