@@ -17,7 +17,7 @@ The metrics that the filter exports, on Envoy's `/stats/prometheus`. Each has th
 where it says otherwise. The labels need the `stats_config.stats_tags` of the templates. Names, labels and buckets are the
 Endpoint Picker's where the meaning is the same (`llm_d_epp_…`); the others are `epp_wasm_…`.
 
-Counters are exported once a second. A histogram is exported as counters, also from the dynamic module ([why](hosts.md#what-is-missing)):
+Counters are exported once a second. A histogram is exported as counters, also from the dynamic module ([why](hosts.md#what-differs-by-design)):
 those of its buckets with the label `le`, its sum (whole units) and its count.
 Of the buckets that have counted nothing only the highest is exported, as 0, so that `histogram_quantile` knows where the next one begins.
 Past 400,000 series of one worker, new ones are counted without their labels, because Envoy removes none before another build

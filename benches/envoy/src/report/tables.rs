@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{bars, cases};
-use crate::result::{Case, Cell, Footprint, Idle, Inside, Machine, Paced, Quantiles, Run, Spread};
+use crate::result::{Case, Cell, Footprint, Idle, Inside, Paced, Quantiles, Run, Spread};
 use crate::suite::{SLICES, SLICE_MS};
 
 /// Returns the whole page.
@@ -12,14 +12,14 @@ pub fn page(run: &Run) -> String {
 
 The cost of the filter, as a wasm module (`epp-wasm`) and as a dynamic module (`module`), compared with the same Envoy
 without a filter (`plain`), with one that follows a header of the client's as it follows the filter's (`override-host`), with
-a wasm filter that does nothing in all callbacks (`noop`), with Envoy's ring hash, and with the Endpoint Picker over ext_proc
-(`epp`). `make bench-report` makes this page and its plots from [one run](benchmarks/run.json). `make bench` makes a
+a wasm filter that does nothing in all callbacks (`noop`), with Envoy's ring hash, and, where a run has one, with an Endpoint Picker
+over ext_proc (`epp`). `make bench-report` makes this page and its plots from [one run](benchmarks/run.json). `make bench` makes a
 run; `EPP=path make bench` includes an Endpoint Picker's binary of your own. `make compare` shows the main rows in two
 minutes.
 
 "
     .to_owned();
-    page += &machine(&run.machine);
+    page += &machine(run);
     page += &short(run);
     page += METHOD;
     page += &bars::section(run);
@@ -51,9 +51,8 @@ pub fn is_short(run: &Run) -> bool {
 fn short(run: &Run) -> String {
     match shortest(run) {
         Some((slices, length)) => format!(
-            "\n**This is a short run**, of {slices} slices of {length} ms for each case instead of {SLICES} of {SLICE_MS} ms, \
-             with a load average of {:.1} before it. The quartiles show how far its figures can be trusted.\n",
-            run.load_average
+            "\n**This is a short run**, of {slices} slices of {length} ms for each case instead of {SLICES} of {SLICE_MS} ms; \
+             the quartiles show how far its figures can be trusted.\n"
         ),
         None => String::new(),
     }
@@ -78,19 +77,22 @@ requests there are. `override-host` is what choosing an endpoint by a header cos
 any wasm filter costs; the rest of the filter's difference is its own.
 ";
 
-fn machine(machine: &Machine) -> String {
+fn machine(run: &Run) -> String {
+    let machine = &run.machine;
     let picker = machine
         .epp
         .as_ref()
         .map_or_else(|| "not in this run".to_owned(), |path| format!("`{path}`"));
     format!(
         "| | |\n|--|--|\n| date | {} |\n| commit | {} |\n| processor | {}, {} cores |\n| memory | {} MiB |\n\
+         | load average of the five minutes before | {:.1} |\n\
          | kernel | {} |\n| Envoy | {} |\n| module | {} KiB |\n| Endpoint Picker | {picker} |\n",
         machine.date,
         machine.commit,
         machine.processor,
         machine.cores,
         machine.memory_mib,
+        run.load_average,
         machine.kernel,
         machine.envoy,
         machine.module_bytes / 1024,

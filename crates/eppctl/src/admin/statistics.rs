@@ -27,6 +27,21 @@ const OUTCOMES: &str = definitions::FLOW_REQUESTS.name();
 const READY: &str = definitions::READY_ENDPOINTS.name();
 const DECISION_MODE: &str = definitions::DECISION_MODE.name();
 
+/// What Envoy puts before the names of a dynamic module's metrics, unless its runtime says otherwise.
+const PREFIX: &str = "envoy_dynamicmodulescustom_";
+
+/// Returns the series of a page in Prometheus' text format, as Envoy writes it: the names without the prefix of dynamic
+/// modules, and the rest of each line. Lines that are not in the format are left out.
+pub fn series(page: &str) -> impl Iterator<Item = (&str, Line<'_>)> {
+    let lines = page.lines().filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| {
+        let name = line.find(['{', ' ', '\t']).unwrap_or(line.len());
+        let (family, rest) = line.split_at(name);
+        let family = family.strip_prefix(PREFIX).unwrap_or(family);
+        Some((family, Line::parse(rest.as_bytes())?))
+    })
+}
+
 /// A sample of the statistics.
 #[derive(Debug)]
 pub struct Sample {
@@ -67,12 +82,8 @@ impl Sample {
             endpoints: BTreeMap::new(),
             pools: BTreeMap::new(),
         };
-        for line in page.lines() {
-            let name = line.find(['{', ' ', '\t']).unwrap_or(line.len());
-            let (family, rest) = line.split_at(name);
-            if let Some(series) = Line::parse(rest.as_bytes()) {
-                sample.add(family, &series);
-            }
+        for (family, line) in series(page) {
+            sample.add(family, &line);
         }
         for counts in sample.pools.values_mut() {
             counts.decisions.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -132,5 +143,20 @@ impl Counts {
         let mut bounds = self.decisions.iter();
         let found = bounds.find(|(_, count)| *count >= all * share)?;
         found.0.is_finite().then_some(found.0 * 1e6)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_of_a_dynamic_module_are_known_by_their_prefix() {
+        let page = "# TYPE x gauge\nllm_d_epp_ready_endpoints{pool=\"p\"} 3\n";
+        let prefixed = page.replace("llm_d", &format!("{PREFIX}llm_d"));
+        for page in [page, &prefixed] {
+            let sample = Sample::parse(page, Instant::now());
+            assert_eq!(sample.pools["p"].ready, 3.0, "{page}");
+        }
     }
 }

@@ -5,8 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use epp_core::endpoints::sample::Sample as Line;
 use epp_core::metrics::definitions::FINDINGS;
 
-/// What Envoy puts before the names of a dynamic module's metrics, unless its runtime says otherwise.
-const PREFIX: &str = "envoy_dynamicmodulescustom_";
+use crate::admin::statistics::series;
 
 /// A line of the page.
 pub struct Series<'p> {
@@ -25,17 +24,7 @@ pub struct Statistics<'p> {
 impl<'p> Statistics<'p> {
     /// Parses Prometheus' text format, as Envoy writes it. Lines that are not in the format are left out.
     pub fn parse(page: &'p str) -> Self {
-        let series = page
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .filter_map(|line| {
-                let name = line.find(['{', ' ', '\t']).unwrap_or(line.len());
-                let (family, rest) = line.split_at(name);
-                Some(Series {
-                    family: family.strip_prefix(PREFIX).unwrap_or(family),
-                    line: Line::parse(rest.as_bytes())?,
-                })
-            });
+        let series = series(page).map(|(family, line)| Series { family, line });
         let series: Vec<Series<'p>> = series.collect();
         let mut pools = BTreeMap::<String, Vec<usize>>::new();
         for (place, of) in series.iter().enumerate().filter(|(_, of)| of.is_ours()) {

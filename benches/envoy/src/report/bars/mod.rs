@@ -28,7 +28,7 @@ pub fn section(run: &Run) -> String {
     let all = cpu.iter().chain(&other);
     let held = all.clone().filter(|bar| bar.over.is_none()).count();
     let all = all.count();
-    let mut text = format!("\n## The bars\n\n{held} of {all} are held.\n");
+    let mut text = format!("\n## The bars\n\n{held} of {all} are held. {GOALS}\n");
     if !cpu.is_empty() {
         text += FRAME;
         text += &table(&cpu::TITLES, &cpu);
@@ -49,6 +49,9 @@ pub fn section(run: &Run) -> String {
     }
     text
 }
+
+const GOALS: &str =
+    "Those on the CPU of a request are goals that have not been met on any machine, but for that of flow control.";
 
 const FRAME: &str = "
 ### CPU per request
