@@ -194,6 +194,7 @@ mod tests {
             (errors.clone(), 2),
             ("llm_d_epp_ready_endpoints pool=a".to_owned(), 3),
             (format!("{time}_bucket pool=a,le=+Inf"), 1),
+            (format!("{time}_bucket pool=a,le=0.1"), 0),
             (format!("{time}_count pool=a"), 1),
             (format!("{time}_sum pool=a"), 1),
         ];

@@ -22,6 +22,10 @@ const PIECE_BYTES: usize = 8 * PIECE_HASHES + 32;
 /// hash here has eight, so that it has room for as many blocks.
 const INDEX_SHARE: usize = 4;
 
+/// An archive takes at most as many bytes for each block that the indexes may have, as an entry of an index has: a block
+/// comes up at least twice, as sent and as proven, in runs that have a head.
+const BYTES_OF_BLOCK: usize = 32;
+
 /// The latest runs of all journals, in the order in which they were read.
 #[derive(Debug)]
 pub struct Archive {
@@ -62,7 +66,8 @@ impl Archive {
 
     /// Applies the picker's bound on the memory of its indexes.
     pub fn set_bound(&mut self, picker: &dyn IndexPeer) {
-        let bytes = picker.max_index_bytes() / INDEX_SHARE;
+        let blocks = picker.max_index_blocks().saturating_mul(BYTES_OF_BLOCK);
+        let bytes = blocks.min(picker.max_index_bytes() / INDEX_SHARE);
         self.max_pieces = (bytes / PIECE_BYTES).max(2);
         self.make_room();
     }

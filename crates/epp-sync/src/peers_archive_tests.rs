@@ -145,6 +145,25 @@ fn a_binding_behind_a_segment_that_is_nearly_full_is_archived_whole() {
     assert_eq!(runs, expected);
 }
 
+/// Indexes that are full within minutes, beside an archive that would grow for hours.
+#[test]
+fn an_archive_takes_no_more_than_its_indexes_can_hold() {
+    let mut toy = Toy::default();
+    let mut archive = Archive::of_index(&mut toy);
+    let prompt: Vec<u64> = (0..PIECE_HASHES as u64).collect();
+    for (capacity, bound) in [(500, 2), (4 * PIECE_HASHES, 79)] {
+        toy.capacity = capacity;
+        archive.set_bound(&toy);
+        (0..100).for_each(|_| archive.append(run(0, 2), &prompt));
+        let (runs, _) = list(&archive);
+        assert_eq!(runs.len(), bound);
+    }
+    // Endpoints have left.
+    toy.capacity = 0;
+    archive.set_bound(&toy);
+    assert_eq!(list(&archive).0.len(), 2);
+}
+
 #[test]
 fn an_archive_is_bounded_and_keeps_the_latest_runs_in_order() {
     let mut toy = Toy::default();

@@ -122,6 +122,10 @@ impl IndexPeer for Toy {
         64 << 20
     }
 
+    fn max_index_blocks(&self) -> usize {
+        self.capacity.saturating_mul(SLOTS as usize)
+    }
+
     fn held(&self) -> u32 {
         HELD
     }

@@ -12,6 +12,7 @@ use crate::endpoints::outlier::OutlierDetector;
 use crate::endpoints::store::{self, EndpointStore, Member};
 use crate::findings::Condition;
 use crate::prefix::key::{Key, Secret};
+use crate::scheduling::state::MAX_KEYS;
 use crate::scheduling::{Metrics, Pool, Slot, States};
 use crate::time::Timestamp;
 
@@ -185,6 +186,10 @@ pub trait IndexPeer {
     fn clear_index(&mut self);
     /// Returns the bound on the memory of all indexes, in bytes.
     fn max_index_bytes(&self) -> usize;
+    /// Returns how many blocks all indexes, and keys all plugin states, may have at the endpoints that there are.
+    fn max_index_blocks(&self) -> usize {
+        usize::MAX
+    }
     /// Takes over a part, of an even number of hashes unless it is the last, of a list that another picker has written
     /// by [`Self::index_list`], or placements as [`Self::learn`] gets them, whose order alone is known.
     fn take_over(&mut self, list: Placement, hashes: &mut dyn Iterator<Item = u64>) {
@@ -255,6 +260,17 @@ impl IndexPeer for PeerView<'_> {
 
     fn max_index_bytes(&self) -> usize {
         self.0.plan().settings.max_index_bytes
+    }
+
+    fn max_index_blocks(&self) -> usize {
+        let Dispatcher {
+            prefixes,
+            endpoints,
+            plan,
+            ..
+        } = &self.0.dispatcher;
+        let keys = plan.states.len().saturating_mul(MAX_KEYS);
+        prefixes.max_blocks(endpoints).saturating_add(keys)
     }
 
     fn take_over(&mut self, list: Placement, hashes: &mut dyn Iterator<Item = u64>) {

@@ -355,6 +355,18 @@ impl Prefixes {
         index.record(sent, producer.capacity_of(endpoint), &mut |_, _| {});
     }
 
+    /// Returns how many blocks the endpoints that there are can hold together.
+    pub fn max_blocks(&self, pool: &PoolState) -> usize {
+        let endpoints = pool.pool().iter();
+        let of_endpoint = |endpoint| {
+            let producers = self.producers.iter();
+            let capacities = producers.map(|producer| producer.capacity_of(Some(endpoint)));
+            capacities.fold(0, usize::saturating_add)
+        };
+        let blocks = endpoints.map(|(_, endpoint)| of_endpoint(endpoint));
+        blocks.fold(0, usize::saturating_add)
+    }
+
     /// Returns how many lists [`Self::list`] writes.
     pub fn lists(&self, pool: &PoolState) -> usize {
         self.indexes.len() * pool.pool().width().max(1)

@@ -130,6 +130,23 @@ fn after_an_early_rejection_the_rest_of_an_upload_adds_nothing() {
 }
 
 #[test]
+fn indexes_have_as_many_blocks_as_the_endpoints_can_hold() {
+    let mut vm = Vm::start();
+    assert_eq!(vm.picker.peers().max_index_blocks(), 31_250);
+    let plan = CONFIG.replace(
+        "port: 80}",
+        "port: 80}, {name: q, address: 10.0.0.2, port: 80}",
+    );
+    let plan = plan.replace(
+        "autoTune: false",
+        "autoTune: false, lruCapacityPerServer: 500",
+    );
+    let mut two = Picker::new(config::load(&plan).unwrap().plan, 1);
+    two.tick(NOW);
+    assert_eq!(two.peers().max_index_blocks(), 1_000);
+}
+
+#[test]
 fn blocks_that_a_peer_refutes_are_removed_unless_confirmed() {
     let mut vm = Vm::start();
     let prompt = body("m", &text(1, 5_000));
