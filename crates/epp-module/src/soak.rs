@@ -63,9 +63,10 @@ fn send(config: &Config, rng: &mut fastrand::Rng) -> Open {
         "response_body",
         "delete",
     ];
-    let fault = match rng.u64(0..500) {
-        place @ 0..5 => format!("panic@{}", PLACES[place as usize]),
-        5 => "panic@tick".to_owned(),
+    // A panic of a tick waits for one, and of ticks there are twenty in a second.
+    let fault = match rng.u64(0..5_000) {
+        place @ 0..50 => format!("panic@{}", PLACES[place as usize % PLACES.len()]),
+        50 => "panic@tick".to_owned(),
         _ => "none@nowhere".to_owned(),
     };
     let objective = ["high", "batch", "others"][rng.u64(0..3) as usize];
