@@ -72,13 +72,13 @@ impl Journal {
                 let before = log.key().context(before).len();
                 // Without a context a block is found only where it is in the table; so long a one there is not.
                 let before = if before < SEGMENT_HASHES { before } else { 0 };
-                // A key is of no use without how often it has moved: a binding is never cut.
+                // A key is of no use without how often it has moved: a binding, of two hashes at most, is never cut.
                 let least = if placement.is_binding() {
                     hashes.len()
                 } else {
                     1
                 };
-                if room < before + least.min(SEGMENT_HASHES) {
+                if room < before + least {
                     room = SEGMENT_HASHES;
                     self.write_segment(worker, segment.take(), shared);
                 }

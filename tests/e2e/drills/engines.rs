@@ -132,7 +132,7 @@ fn a_pool_without_any_page_decides_by_nothing_once_envoy_has_started_again() {
     is_over(&proxy, "late", Finding::BalancedBlindly);
 }
 
-/// Sends a request that may have to wait until its engine has been found to hang, and goes on.
+/// Sends a request, and waits for its response for as long as it may take to find that the engine hangs.
 fn complete_patiently(port: u16) -> u16 {
     let body = json!({"model": "m", "prompt": "x", "max_tokens": 1}).to_string();
     let agent = agent_within(PATIENCE * 4);

@@ -311,19 +311,19 @@ impl Assembly<'_> {
         needs: &Needs,
     ) {
         self.check_attributes(extractor);
-        let mut engines = extractor.engines.iter();
-        let sglang = engines.find(|engine| engine.name == SGLANG);
-        let is_missing = |engine| !Extraction::new(engine, needs).loads_suffice();
-        let message = match needs.any_metric() && !needs.only_constants() {
-            false => "has no effect: no plugin needs the load of endpoints",
-            true if sglang.is_some_and(is_missing) => {
-                "has no effect: plugins need custom metrics or adapters, which only the page has"
-            }
-            true => return,
-        };
         if !source.sglang_loads {
             return;
         }
+        let mut engines = extractor.engines.iter();
+        let sglang = engines.find(|engine| engine.name == SGLANG);
+        let is_missing = |engine| !Extraction::new(engine, needs).loads_suffice();
+        let message = if !needs.any_metric() || needs.only_constants() {
+            "has no effect: no plugin needs the load of endpoints"
+        } else if sglang.is_some_and(is_missing) {
+            "has no effect: plugins need custom metrics or adapters, which only the page has"
+        } else {
+            return;
+        };
         let mut instances = self.instances.iter();
         let own = instances.find(|one| one.capabilities.metrics_source.is_some());
         if let Some(own) = own {

@@ -11,7 +11,7 @@ use super::{Fault, Rule};
 pub const RULE: Rule = Rule {
     name: "several-gateways",
     finds: "a prefix scorer without `prefix-rendezvous-scorer`, where the files have several gateways run",
-    why: "each gateway has a prefix index of its own, and a prompt that another one has sent somewhere is new to it: of what one gateway has cached, four keep half",
+    why: "each gateway has a prefix index of its own, and a prompt that another one has sent somewhere is new to it: in a simulation, 63 % of the prompts' tokens were cached with four gateways instead of 84 % with one",
     fix: "add prefix-rendezvous-scorer with weight 1 beside the prefix scorer, with which all gateways prefer the same endpoint for a prompt (docs/sizing.md#several-gateways)",
     check: |site| {
         let Some((place, gateways)) = several(site) else {

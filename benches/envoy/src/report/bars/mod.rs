@@ -51,7 +51,7 @@ pub fn section(run: &Run) -> String {
 }
 
 const GOALS: &str =
-    "Those on the CPU of a request are goals that have not been met on any machine, but for that of flow control.";
+    "Those on the CPU of a request are goals: they say what the filter should cost, not what it has cost before.";
 
 const FRAME: &str = "
 ### CPU per request

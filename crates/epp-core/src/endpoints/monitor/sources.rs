@@ -1,8 +1,9 @@
 //! Which of its two sources an endpoint is asked for: its metrics page, or SGLang's `/v1/loads`.
 //!
 //! The page comes first, and then once a minute for what `/v1/loads` does not say: the size of the KV cache, and the model.
-//! Its gauges count only while `/v1/loads` does not answer: SGLang updates them at other times, and a difference
-//! between the two looks like work, as it does when `/v1/loads` stops or begins to answer. An endpoint whose `/v1/loads` brings nothing is asked for its page at once, and for a minute.
+//! Its gauges count only while `/v1/loads` brings nothing: SGLang updates them at other times, so that each change from one
+//! source to the other may look like work of the engine. An endpoint whose `/v1/loads` brings nothing is asked for its page
+//! at once, and for a minute.
 
 use super::{Monitor, Scrape};
 use crate::endpoints::fetch_error::FetchError;
