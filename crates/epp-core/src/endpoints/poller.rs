@@ -276,6 +276,10 @@ fn random_up_to(limit: u64, rng: &mut fastrand::Rng) -> u64 {
 }
 
 #[cfg(test)]
+#[path = "poller_rates_tests.rs"]
+mod rates;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -12,20 +12,23 @@
 //! | `stalenessThreshold` | `2s` | older metrics are not trusted |
 //! | `sglangLoads` | `false` | reads SGLang's `/v1/loads` instead of its page |
 //!
-//! While the whole pool is quiet, the time to the next page of each endpoint at rest doubles up to `maxInterval`. A page is
-//! fetched with the next tick while a request is in flight there or waits under flow control, and those of all endpoints at
-//! rest within an interval when the page of one shows traffic. A plan that needs no metrics fetches no pages; one that needs
-//! only the KV cache's size fetches each page once a minute, once a second while a request to the endpoint has no response,
-//! and at each interval while requests there wait unusually long.
+//! An endpoint is at rest while no request of this Envoy is in flight there, none waits under flow control, and its page
+//! stays the same. With each such page the time to the next one doubles, up to `maxInterval`; otherwise a page is fetched
+//! at each interval. When the page of an endpoint that had rested up to `maxInterval` changes, another gateway has begun to
+//! send to it: the pages of all others at rest are fetched once within an interval. One that keeps changing has no such effect.
+//!
+//! A plan that needs no metrics fetches no pages; one that needs only the KV cache's size fetches each page once a minute,
+//! once a second while a request to the endpoint has no response, and at each interval while requests there wait unusually
+//! long.
 //!
 //! With `sglangLoads`, endpoints of the engine `sglang` are asked for `/v1/loads?include=core`, which is shorter than their
 //! page, through the same cluster and at the same port. SGLang has it since January 2026. It answers from shared memory since
-//! May 2026; before, each answer is a request to its scheduler, and the page may be cheaper. The page is still read once a minute, for the size of the KV cache. An endpoint
-//! whose `/v1/loads` is missing, does not come or is not understood is asked for its page for a minute, then for `/v1/loads`
-//! again; the failure is counted in `llm_d_epp_datalayer_poll_errors_total`. A server with `--api-key` answers 401. In a
-//! disaggregated deployment `/v1/loads` also counts requests in the queues before and after the KV transfer as waiting. Where
-//! a plugin needs custom metrics or adapters of `sglang`, which only the page has, or none needs the load of endpoints, the
-//! page is read as without. The form of the answer is that of SGLang's source; it was not tried on a running SGLang.
+//! May 2026; before, each answer is a request to its scheduler, and the page may be cheaper. The page is still read once a
+//! minute, for the size of the KV cache. An endpoint whose `/v1/loads` is missing, does not come or is not understood is asked
+//! for its page for a minute, then for `/v1/loads` again; the failure is counted in `llm_d_epp_datalayer_poll_errors_total`. A
+//! server with `--api-key` answers 401. In a disaggregated deployment `/v1/loads` also counts requests in the queues before and
+//! after the KV transfer as waiting. Where a plugin needs custom metrics or adapters of `sglang`, which only the page has, or
+//! none needs the load of endpoints, the page is read as without. The form of the answer is that of SGLang's source; it was not tried on a running SGLang.
 //!
 //! ```yaml
 //! - type: metrics-data-source
