@@ -19,11 +19,11 @@ use crate::journal::write_run;
 const PIECE_BYTES: usize = 8 * PIECE_HASHES + 32;
 
 /// An archive takes at most one part in this many of what an index may take: an entry of an index has 32 bytes and a
-/// hash here has eight, so that it has room for as many blocks.
+/// hash here has eight, so that hashes of as many blocks fit, less the heads of their runs.
 const INDEX_SHARE: usize = 4;
 
-/// An archive takes at most as many bytes for each block that the indexes may have, as an entry of an index has: a block
-/// comes up at least twice, as sent and as proven, in runs that have a head.
+/// An archive takes at most so many bytes for each block that the indexes may have: its hash of eight bytes four times,
+/// because a full index publishes a block in use again once per quarter of its endpoint's capacity, and a part of a run's head.
 const BYTES_OF_BLOCK: usize = 32;
 
 /// The latest runs of all journals, in the order in which they were read.

@@ -25,7 +25,7 @@ use super::lease::Lease;
 use super::presence::{Presence, WorkerSlots};
 use super::report::{self, PlanReport, Report};
 use super::shared::{Shared, Traffic};
-use super::{models, secret, snapshot, InProcess, Store};
+use super::{models, secret, snapshot, InProcess, Store, BUILD};
 
 const RUN: Placement = Placement {
     evidence: Evidence::Sent,
@@ -248,4 +248,38 @@ fn shared_values_have_the_layout_of_their_version() {
         ("epp-wasm/15", 13_866_158_579_555_096_392),
         "other bytes than before: raise the number in ROOT, and put both in here"
     );
+}
+
+/// Returns the keys in the first column of the table of keys, sorted.
+fn documented_keys(text: &str) -> Vec<&str> {
+    let table = text.split_once("| key |").unwrap().1;
+    let rows = table
+        .lines()
+        .skip(2)
+        .map(|line| line.trim_start_matches("//! "));
+    let rows = rows.take_while(|line| line.starts_with('|'));
+    let cells = rows.map(|row| row.split('|').nth(1).unwrap());
+    let mut keys: Vec<&str> = cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[test]
+fn docs_workers_lists_the_keys_that_this_crate_documents() {
+    let (page, crate_doc) = (
+        include_str!("../../../docs/workers.md"),
+        include_str!("lib.rs"),
+    );
+    let keys = documented_keys(page);
+    assert!(
+        keys.contains(&"announced") && keys.contains(&"worker/N"),
+        "{keys:?}"
+    );
+    assert_eq!(keys, documented_keys(crate_doc));
+    for key in ["epp-wasm/VERSION/watched", "epp-wasm/VERSION/pools"] {
+        assert!(page.contains(key) && crate_doc.contains(key), "{key}");
+    }
+    assert!(page.contains(BUILD));
 }

@@ -115,9 +115,9 @@ impl Peers {
         others.map(|peer| u64::from(peer.presence.held)).sum()
     }
 
-    /// Publishes this VM's changes, and imports those of others. `loads_outdated` says that what others
-    /// have in flight means something else than before. Switched off, it publishes only what gauges and the
-    /// status page sum up, and takes in nothing that a decision could be based on.
+    /// Publishes this VM's changes, and imports those of others. `loads_outdated`: pages or members have changed, so the
+    /// others' loads must be applied again. With sharing off, it publishes only what gauges and the status page sum up, and
+    /// takes in nothing that a decision could be based on.
     pub fn tick(
         &mut self,
         serves: bool,

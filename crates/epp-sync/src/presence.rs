@@ -15,7 +15,8 @@ use crate::shared::Shared;
 /// Ticks without a heartbeat after which a worker slot is free: a second at 50 ms.
 pub const MISSED_HEARTBEATS: u32 = 20;
 
-/// Worker slots looked at: more than workers that any machine gives an Envoy.
+/// Worker slots looked at. The entries of an index tell no more than 254 other workers apart, in one byte each, and each VM
+/// reads the records of all others with each tick. A VM that finds no free slot learns from the others and publishes nothing.
 const MAX_WORKERS: u32 = 256;
 
 /// Looks at something corrupt before it is given up.

@@ -18,8 +18,8 @@ struct Values {
     versions: u32,
 }
 
-/// A store in one process, whose threads share it: for programs and tests that run pickers without an Envoy.
-/// Clones reach the same values.
+/// A store in the memory of one process, whose threads share it: that of the dynamic module, and of tests. Clones reach the
+/// same values.
 #[derive(Debug, Default, Clone)]
 pub struct InProcess(Arc<Mutex<Values>>);
 
