@@ -15,10 +15,11 @@ use properties::collisions;
 type BoxError = Box<dyn std::error::Error>;
 
 /// The cases: name, number of endpoints, requests.
-const CASES: [(&str, usize, Requests); 10] = [
+const CASES: [(&str, usize, Requests); 11] = [
     ("short-10", 10, Requests::Same(4 << 10)),
     ("short-100", 100, Requests::Same(4 << 10)),
     ("short-1000", 1_000, Requests::Same(4 << 10)),
+    ("watched-100", 100, Requests::Watched),
     ("gated-100", 100, Requests::Gated),
     ("gated-1000", 1_000, Requests::Gated),
     ("rendezvous-1000", 1_000, Requests::Rendezvous),
@@ -33,6 +34,8 @@ const CASES: [(&str, usize, Requests); 10] = [
 enum Requests {
     /// Prompts of this many bytes, which repeat.
     Same(usize),
+    /// Prompts of 4 KiB, which repeat, while the status page is open: each decision is recorded for it.
+    Watched,
     /// Prompts of 4 KiB, which repeat, under flow control in a pool that is not full.
     Gated,
     /// Prompts of 4 KiB, which repeat, with a scorer by which several gateways agree.
@@ -52,6 +55,9 @@ const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000_000);
 
 /// Prompts in rotation.
 const PROMPTS: usize = 16;
+
+/// Decisions that are recorded from one report for the status page to the next.
+const DECISIONS_PER_REPORT: usize = 50;
 
 /// Prompts of a list: as many as the blocks that a request may have.
 const PROMPTS_PER_LIST: usize = 2_048;
@@ -116,7 +122,7 @@ fn run(case: Option<&str>, count: Option<&str>) -> Result<(), BoxError> {
         Requests::Same(bytes) | Requests::New(bytes) => {
             (0..PROMPTS).map(|prompt| body(*bytes, prompt)).collect()
         }
-        Requests::Gated | Requests::Rendezvous => {
+        Requests::Gated | Requests::Rendezvous | Requests::Watched => {
             (0..PROMPTS).map(|prompt| body(4 << 10, prompt)).collect()
         }
         Requests::List(texts) => lists(&texts(PROMPTS * PROMPTS_PER_LIST)),
@@ -128,6 +134,9 @@ fn run(case: Option<&str>, count: Option<&str>) -> Result<(), BoxError> {
     // Each prompt once before the N requests: the index then has them all, and buffers have grown.
     for number in 0..PROMPTS + count {
         let body = bodies.get_mut(number % PROMPTS).ok_or("no body")?;
+        if matches!(requests, Requests::Watched) && number % DECISIONS_PER_REPORT == 0 {
+            picker.peers().status();
+        }
         if let Requests::New(_) = requests {
             let digits = body.get_mut(DIGITS).ok_or("too short")?;
             digits.copy_from_slice(format!("{number:08}").as_bytes());
