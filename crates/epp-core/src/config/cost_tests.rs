@@ -7,11 +7,12 @@ use cpu_time::ThreadTime;
 use super::tests::{errors, llm_d, refused};
 use super::*;
 
-/// Bytes of each. What grows with the square of the size shows at a quarter of the limit.
-const SIZE: usize = 1 << 18;
+/// Bytes of each, half of the limit. What grows with the square of the size takes most of the time then, and what is
+/// bounded, such as the suggestions in a thousand errors, does not.
+const SIZE: usize = 1 << 19;
 
 /// A document takes this many times the CPU time of a plain one at most. Linear work differs by what it does per byte:
-/// fivefold was measured.
+/// sixfold was measured, on a busy machine as well. Thirtyfold was measured where each key was compared with all others.
 const MAX_SLOWDOWN: f64 = 15.0;
 
 /// A document of nearly that size with this repeated in it; `#` stands for a number that counts up.
@@ -130,14 +131,11 @@ fn no_document_takes_much_longer_than_a_plain_one_of_its_size() {
     assert!(
         matches!(&loaded.plan.discovery, crate::plugins::Discovery::Static(pods) if pods.members.len() > 5_000)
     );
-    let plain = seconds(&plain).max(seconds(&plain));
+    let plain = seconds(&plain);
     let mut slow = Vec::new();
     for (kind, text) in crafted() {
-        assert!(text.len() <= 4 * SIZE && text.len() < 1 << 20, "{kind}");
-        let mut took = seconds(&text) / plain;
-        if took > MAX_SLOWDOWN {
-            took = took.min(seconds(&text) / plain);
-        }
+        assert!(text.len() < 1 << 20, "{kind}");
+        let took = seconds(&text) / plain;
         if took > MAX_SLOWDOWN {
             slow.push(format!("{kind}: {took:.1} times a plain one"));
         }
@@ -145,20 +143,13 @@ fn no_document_takes_much_longer_than_a_plain_one_of_its_size() {
     assert!(slow.is_empty(), "{slow:#?}");
 }
 
-/// Eight times as many keys take eight times as long, and would take 64 times as long if each were
-/// compared with all others.
+/// Eight times as many keys take eight to nine times as long; 57 times was measured where each was compared with all
+/// others.
 #[test]
 fn keys_take_time_in_proportion_to_their_number() {
     let keys = |size| filled_to(size, "a:\n", "  key#: 1\n", "");
     let (short, long) = (keys(1 << 17), keys((1 << 20) - 100));
-    let growth = || seconds(&long) / seconds(&short).max(seconds(&short));
-    let grown = growth();
-    // Once more: the machine is shared.
-    let grown = if grown > 20.0 {
-        grown.min(growth())
-    } else {
-        grown
-    };
+    let grown = seconds(&long) / seconds(&short);
     assert!(grown <= 20.0, "{grown:.1} times");
 }
 
