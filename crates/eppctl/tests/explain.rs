@@ -100,6 +100,27 @@ fn a_cold_prompt_goes_to_the_idlest_endpoint_before_its_body_ends() {
     );
 }
 
+#[test]
+fn the_explained_request_is_not_in_flight() {
+    let body = file("explained.json", &body());
+    let in_flight = |pool: &str| {
+        let pool = file("in-flight.yaml", pool);
+        let arguments = ["examples/full.yaml", "--endpoints", &pool, "--request"];
+        let report =
+            explained(&[&arguments[..], &[&body, "--warm", &format!("idle={body}")]].concat());
+        let candidates = report["candidates"].as_array().unwrap().iter();
+        let shown =
+            candidates.map(|one| (one["picked"] == true, one["in_flight"].as_u64().unwrap()));
+        shown.collect::<Vec<_>>()
+    };
+    assert_eq!(in_flight(POOL), [(true, 0), (false, 0)]);
+    let busy = POOL.replace("waiting: 0,", "waiting: 0, inFlight: 3,");
+    assert_eq!(
+        in_flight(&busy.replace("waiting: 9,", "waiting: 9, inFlight: 5,")),
+        [(true, 3), (false, 5)]
+    );
+}
+
 /// Returns what `eppctl explain` says of a request to two servers with so many requests waiting, with the exit status.
 fn under_flow_control(more: &str, waiting: u32, header: &str) -> (String, Option<i32>) {
     let plan = format!(

@@ -103,7 +103,7 @@ impl Explain {
         }
         let (needed, outcome) = self.decide(&mut picker, EXPLAINED, &body);
         let body = (needed, body.len());
-        let explained = explained(&picker, EXPLAINED, body, outcome, state.notes);
+        let explained = explained(&picker, EXPLAINED, body, outcome, state);
         output.print(&explained)?;
         Ok(match explained.destination {
             Some(_) => ExitStatus::Ok,

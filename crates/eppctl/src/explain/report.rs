@@ -8,6 +8,7 @@ use epp_core::protocol::DROPPED_REASON_HEADER;
 use epp_core::scheduling::{DecisionMode, Pool, Slot};
 use serde::Serialize;
 
+use super::source::{EndpointState, PoolState};
 use crate::metrics::MetricValues;
 use crate::output::{styled, Report, FAINT, GOOD, STRONG, WARNING};
 
@@ -58,7 +59,7 @@ struct Candidate {
     freshness: String,
     /// The metrics that the decision used.
     metrics: MetricValues,
-    /// Its requests in flight from this Envoy.
+    /// Its requests in flight from this Envoy, without the one that is explained.
     in_flight: u32,
     scores: Vec<Score>,
 }
@@ -71,13 +72,13 @@ struct Score {
     weighted: f64,
 }
 
-/// Explains a decision that took `needed` of `all` bytes of a body.
+/// Explains a decision that took `needed` of `all` bytes of a body, among endpoints in this state.
 pub fn explained(
     picker: &Picker,
     id: ExchangeId,
     (needed, all): (usize, usize),
     decision: Option<Effect>,
-    notes: Vec<String>,
+    state: PoolState,
 ) -> Explained {
     let pool = picker.pool();
     let mut headers = BTreeMap::new();
@@ -102,7 +103,7 @@ pub fn explained(
     };
     let explanation = picker.explanation(id);
     let filters = explanation.map(|explanation| filtered(pool, explanation));
-    let candidates = explanation.map(|explanation| candidates(pool, explanation));
+    let candidates = explanation.map(|explanation| candidates(pool, explanation, &state.endpoints));
     let (filters, candidates) = (filters.unwrap_or_default(), candidates.unwrap_or_default());
     let best = candidates.first().map(|best| best.sum);
     let tied = candidates.iter().filter(|one| Some(one.sum) == best);
@@ -115,7 +116,7 @@ pub fn explained(
         waits: picker.why_requests_wait(),
         body_bytes: all,
         bytes_needed: needed,
-        notes,
+        notes: state.notes,
         metrics_count: pool.mode == DecisionMode::Metrics,
         left_out: left_out(picker),
         filters,
@@ -139,11 +140,13 @@ fn filtered(pool: &Pool, explanation: &Explanation) -> Vec<Filtered> {
     filters.collect()
 }
 
-/// Returns the candidates, best first.
-fn candidates(pool: &Pool, explanation: &Explanation) -> Vec<Candidate> {
+/// Returns the candidates, best first. What is in flight is as of before the decision: since then the picker counts the
+/// explained request.
+fn candidates(pool: &Pool, explanation: &Explanation, before: &[EndpointState]) -> Vec<Candidate> {
     let ranked = explanation.ranking.iter().enumerate();
     let candidates = ranked.filter_map(|(place, scored)| {
         let endpoint = pool.get(scored.slot)?;
+        let before = before.get(scored.slot.index())?;
         Some(Candidate {
             name: endpoint.name.clone(),
             address: endpoint.address.to_string(),
@@ -151,7 +154,7 @@ fn candidates(pool: &Pool, explanation: &Explanation) -> Vec<Candidate> {
             sum: scored.score,
             freshness: format!("{:?}", endpoint.freshness).to_lowercase(),
             metrics: MetricValues::of(&endpoint.metrics),
-            in_flight: pool.load(scored.slot).requests,
+            in_flight: before.requests,
             scores: scores(explanation, scored.slot),
         })
     });
