@@ -14,6 +14,9 @@ use crate::DemoError;
 /// The folder of the processes' logs.
 const LOGS: &str = "target/demo";
 
+/// The bootstrap for the dynamic module.
+const FOR_MODULE: &str = "target/demo/envoy.json";
+
 /// What runs the picker.
 pub struct Envoy {
     /// The program.
@@ -33,6 +36,14 @@ impl Envoy {
             host,
             module: envoy::from_environment(host.variable())?,
         })
+    }
+
+    /// Says which file Envoy reads when it is started with this bootstrap for the wasm module.
+    pub fn reads(&self, bootstrap: &str) -> String {
+        match self.host {
+            Host::Wasm => bootstrap.to_owned(),
+            Host::Module => format!("{FOR_MODULE}, which is {bootstrap} with the dynamic module"),
+        }
     }
 }
 
@@ -72,10 +83,10 @@ pub fn start_pods(
 /// Starts Envoy with a bootstrap for the wasm module, and waits until it serves.
 pub fn start_envoy(envoy: &Envoy, bootstrap: &str, admin: u16) -> Result<Process, DemoError> {
     let bootstrap = match envoy.host {
-        Host::Wasm => bootstrap.to_owned(),
+        Host::Wasm => bootstrap,
         Host::Module => for_module(bootstrap, &envoy.module)?,
     };
-    let command = envoy::command(&envoy.program, Path::new(&bootstrap), BaseId::Unique);
+    let command = envoy::command(&envoy.program, Path::new(bootstrap), BaseId::Unique);
     let mut envoy = start("Envoy", command)?;
     let ready = format!("http://127.0.0.1:{admin}/ready");
     envoy.wait_until("it is ready", || ureq::get(&ready).call().is_ok())?;
@@ -83,13 +94,12 @@ pub fn start_envoy(envoy: &Envoy, bootstrap: &str, admin: u16) -> Result<Process
 }
 
 /// Writes a bootstrap as one for the dynamic module. Returns its file.
-fn for_module(bootstrap: &str, module: &Path) -> Result<String, DemoError> {
+fn for_module(bootstrap: &str, module: &Path) -> Result<&'static str, DemoError> {
     let yaml = fs::read_to_string(bootstrap).map_err(|error| format!("{bootstrap}: {error}"))?;
     let adapted = Host::Module.bootstrap(&yaml, module);
     let adapted = adapted.map_err(|error| format!("{bootstrap}: {error}"))?;
-    let file = format!("{LOGS}/envoy.json");
-    write(&file, &adapted.to_string())?;
-    Ok(file)
+    write(FOR_MODULE, &adapted.to_string())?;
+    Ok(FOR_MODULE)
 }
 
 /// Writes a file in the folder of the logs.
@@ -102,4 +112,24 @@ fn start(name: &str, command: Command) -> Result<Process, DemoError> {
     fs::create_dir_all(LOGS).map_err(|error| format!("cannot write to {LOGS}: {error}"))?;
     let log = Path::new(LOGS).join(format!("{}.log", name.to_lowercase()));
     Process::start(name, command, &log)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_that_envoy_reads_is_named_on_both_hosts() {
+        let reads = |host| {
+            let [program, module] = [PathBuf::new(), PathBuf::new()];
+            let envoy = Envoy {
+                program,
+                host,
+                module,
+            };
+            envoy.reads("envoy/envoy.yaml")
+        };
+        assert_eq!(reads(Host::Wasm), "envoy/envoy.yaml");
+        assert!(reads(Host::Module).starts_with(&format!("{LOGS}/envoy.json, ")));
+    }
 }
