@@ -1,7 +1,9 @@
 //! The results of a run, as in its JSON file.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use epp_core::metrics::definitions::DECISION_TIME;
 use serde::{Deserialize, Serialize};
 
 /// A whole run on one machine.
@@ -204,7 +206,8 @@ pub struct Inside {
     pub look_up: Option<Quantiles>,
 }
 
-/// Quantiles in microseconds.
+/// Quantiles in microseconds, as Prometheus computes them: interpolated within a bucket of the histogram. No more is known of
+/// them than the [`Bucket`].
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Quantiles {
     /// The median.
@@ -215,9 +218,54 @@ pub struct Quantiles {
     pub count: u64,
 }
 
+/// A bucket of the histograms of decisions and look-ups, or of the sum of both: its bounds in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bucket {
+    /// Its values are greater than this.
+    pub low: f64,
+    /// Its values are no greater than this.
+    pub high: f64,
+}
+
+impl Bucket {
+    /// Returns the bucket in which a quantile was interpolated.
+    pub fn of(quantile_us: f64) -> Self {
+        let mut low = 0.0;
+        for bound in DECISION_TIME.bounds() {
+            let high = (bound * 1e6).round();
+            if quantile_us <= high {
+                return Self { low, high };
+            }
+            low = high;
+        }
+        let high = f64::INFINITY;
+        Self { low, high }
+    }
+}
+
+impl fmt::Display for Bucket {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} to {}", self.low, self.high)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_quantile_its_bucket_is_known() {
+        let shown = [0.5, 1.0, 35.2, 50.0, 50.1, 2e5].map(|us| Bucket::of(us).to_string());
+        let expected = [
+            "0 to 1",
+            "0 to 1",
+            "20 to 50",
+            "20 to 50",
+            "50 to 100",
+            "100000 to inf",
+        ];
+        assert_eq!(shown, expected);
+    }
 
     #[test]
     fn a_spread_is_the_median_and_the_quartiles() {

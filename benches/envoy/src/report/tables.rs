@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{bars, cases};
-use crate::result::{Case, Cell, Footprint, Idle, Inside, Paced, Quantiles, Run, Spread};
+use crate::result::{Bucket, Case, Cell, Footprint, Idle, Inside, Paced, Quantiles, Run, Spread};
 use crate::suite::{SLICES, SLICE_MS};
 
 /// Returns the whole page.
@@ -216,8 +216,9 @@ fn footprint(rows: &[Footprint]) -> String {
 
 fn inside(rows: &[Inside]) -> String {
     let mut text = "\n## Inside the module\n\nThe time of the wasm module itself in Envoy's V8 in µs, from the histograms that it exports (it times a \
-         part of all decisions and look-ups), interpolated within buckets as Prometheus does. A decision is the event that \
-         allowed it: a look-up, filters, scorers and picker. Look-ups before it, in earlier parts of a body, count apart.\n\n\
+         part of all decisions and look-ups). Of a quantile no more is known than its bucket, whose bounds are the Endpoint Picker's, and \
+         of the mean nothing, because the sums are in whole seconds. A decision is the event that allowed it: a look-up, filters, scorers \
+         and picker. Look-ups before it, in earlier parts of a body, count apart.\n\n\
          | load | endpoints | decision p50 | p95 | timed | look-up p50 | p95 | timed |\n|--|--:|--:|--:|--:|--:|--:|--:|\n"
         .to_owned();
     for row in rows {
@@ -239,10 +240,8 @@ fn quantiles(times: Option<Quantiles>) -> String {
     times.map_or_else(
         || "– | – | 0".to_owned(),
         |times| {
-            format!(
-                "{:.1} | {:.1} | {}",
-                times.p50_us, times.p95_us, times.count
-            )
+            let [p50, p95] = [times.p50_us, times.p95_us].map(Bucket::of);
+            format!("{p50} | {p95} | {}", times.count)
         },
     )
 }
