@@ -172,9 +172,9 @@ impl Index {
         });
     }
 
-    /// Records blocks that were sent to an endpoint. `capacity` is how many blocks the endpoint can hold; the first value
-    /// applies until the endpoint is removed. `changed` is called with the position and the effect of each block for
-    /// which anything has changed.
+    /// Records blocks that were sent to an endpoint. `capacity` is how many blocks the endpoint can hold. It may change: the
+    /// first blocks are often recorded before the endpoint has reported it. `changed` is called with the position and the
+    /// effect of each block for which anything has changed.
     pub fn record(
         &mut self,
         sent: SentBlocks<'_>,
@@ -193,9 +193,7 @@ impl Index {
             self.lists.resize(usize::from(slot) + 1, LruList::EMPTY);
         }
         if let Some(list) = self.lists.get_mut(usize::from(slot)) {
-            if list.capacity == 0 {
-                list.capacity = capacity.max(1);
-            }
+            list.capacity = capacity.max(1);
         }
         let Some(before) = prompt.get(..from) else {
             return;

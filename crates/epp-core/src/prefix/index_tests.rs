@@ -7,12 +7,12 @@ use crate::prefix::matcher::Matcher;
 /// A simple model of the index: the hashes of each endpoint in order of use, with their provenance.
 #[derive(Default)]
 struct Model {
-    held: HashMap<u32, (usize, Vec<(u64, Provenance)>)>,
+    held: HashMap<u32, Vec<(u64, Provenance)>>,
 }
 
 impl Model {
     fn add(&mut self, slot: u32, hashes: &[u64], capacity: usize, provenance: Provenance) {
-        let (capacity, held) = self.held.entry(slot).or_insert((capacity, Vec::new()));
+        let held = self.held.entry(slot).or_default();
         for hash in hashes {
             let known = held.iter().position(|(known, _)| known == hash);
             let before = known.map(|place| held.remove(place).1);
@@ -21,21 +21,22 @@ impl Model {
                 Some(before) if provenance == Provenance::OWN => before,
                 _ => provenance,
             };
-            held.push((*hash, provenance));
-            if held.len() > *capacity {
-                held.remove(0);
+            if before.is_none() {
+                let excess = (held.len() + 1).saturating_sub(capacity);
+                held.drain(..excess.min(2).min(held.len()));
             }
+            held.push((*hash, provenance));
         }
     }
 
     fn retract(&mut self, slot: u32, hashes: &[u64], provenance: Provenance) {
-        if let Some((_, held)) = self.held.get_mut(&slot) {
+        if let Some(held) = self.held.get_mut(&slot) {
             held.retain(|(known, other)| *other != provenance || !hashes.contains(known));
         }
     }
 
     fn list(&self, slot: u32) -> Vec<u64> {
-        let held = self.held.get(&slot).map_or(&[][..], |(_, held)| held);
+        let held = self.held.get(&slot).map_or(&[][..], Vec::as_slice);
         held.iter().map(|(hash, _)| *hash).collect()
     }
 
@@ -97,8 +98,6 @@ fn add_in_pieces(
     capacity: usize,
     size: usize,
 ) {
-    // Even an empty prompt sets the capacity.
-    add(index, slot, &[], capacity);
     for from in (0..hashes.len()).step_by(size) {
         let prompt = &hashes[..hashes.len().min(from + size)];
         let less = index.context(&prompt[..from]).len();
@@ -171,7 +170,7 @@ fn the_index_behaves_like_the_model_over_random_histories() {
             let mut list = Vec::new();
             index.list(slot, &mut list);
             assert_eq!(list, model.list(slot), "seed {seed}");
-            let entries: usize = model.held.values().map(|(_, held)| held.len()).sum();
+            let entries: usize = model.held.values().map(Vec::len).sum();
             assert_eq!(index.entries(), entries, "seed {seed}");
         }
         (0..slots).for_each(|slot| index.remove(slot));
@@ -190,11 +189,32 @@ fn the_reference_vectors_hold() {
     assert_eq!(matched(&index, &[10], 2), [1, 0]);
     index.remove(1);
     assert_eq!(matched(&index, &[0], 2), [0, 0]);
-    // The first capacity applies.
+    // The capacity that the endpoint reports applies.
     let mut index = Index::new(1 << 20, &Secret::from(1));
     add(&mut index, 0, &[1, 2, 3], 2);
     assert_eq!(index.entries(), 2);
     assert_eq!(matched(&index, &[1], 1), [0]);
+}
+
+#[test]
+fn a_list_follows_a_capacity_that_becomes_known_later() {
+    let mut index = Index::new(1 << 20, &Secret::from(1));
+    let hashes: Vec<u64> = (0..240).collect();
+    add(&mut index, 0, &hashes[..100], 31_250);
+    // Each new block drops two old ones, until the list fits.
+    add(&mut index, 0, &hashes[100..101], 10);
+    assert_eq!((index.entries(), index.evictions()), (99, 2));
+    add(&mut index, 0, &hashes[101..], 10);
+    assert_eq!(index.entries(), 10);
+    let mut list = Vec::new();
+    index.list(0, &mut list);
+    assert_eq!(list, hashes[230..]);
+    // It grows as well.
+    add(&mut index, 0, &hashes[..20], 100);
+    assert_eq!(index.entries(), 30);
+    // A capacity of 0 is no reason to keep nothing: the newest block is held.
+    add(&mut index, 0, &hashes[20..60], 0);
+    assert_eq!(index.entries(), 1);
 }
 
 #[test]

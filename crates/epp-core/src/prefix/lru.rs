@@ -15,7 +15,7 @@ pub struct LruList {
     pub oldest: u32,
     /// Number of entries.
     pub count: usize,
-    /// Maximum number of entries; 0: not known yet.
+    /// Number of entries that the endpoint can hold; the list shrinks to it as blocks are added.
     pub capacity: usize,
     /// Number of the current publication period, see [`PUBLICATIONS_PER_CAPACITY`].
     pub period: u16,

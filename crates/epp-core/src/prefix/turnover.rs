@@ -12,6 +12,10 @@ use super::lru::LruList;
 /// default capacity.
 const MAX_DROPPED_PART: usize = 8;
 
+/// A new block drops at most this many of the endpoint's oldest: one to make room, and one more while the list exceeds
+/// a capacity that has become smaller. So it shrinks without one request that pays for all of it.
+const MAX_DROPPED_FOR_NEW: usize = 2;
+
 impl Index {
     /// Removes an endpoint.
     pub fn remove(&mut self, slot: u32) {
@@ -128,17 +132,20 @@ impl Index {
         }
         let list = self.lists.get(usize::from(slot)).copied();
         let list = list.unwrap_or(LruList::EMPTY);
-        let mut dropped = false;
-        if list.count >= list.capacity {
-            dropped = self.drop_oldest(slot);
+        let excess = (list.count + 1).saturating_sub(list.capacity);
+        let dropped = if excess > 0 {
+            let drops = 0..excess.min(MAX_DROPPED_FOR_NEW);
+            drops.take_while(|_| self.drop_oldest(slot)).count()
         } else if self.arena.len() >= self.max_entries {
             let own = list.count > 0 && self.drop_oldest(slot);
-            dropped = own || self.drop_oldest(self.largest());
-        }
-        self.evictions += u64::from(dropped);
+            usize::from(own || self.drop_oldest(self.largest()))
+        } else {
+            0
+        };
+        self.evictions += dropped as u64;
         // The primary entry may be the one that was dropped.
         let first = match first {
-            Some(first) if dropped && !self.arena.is_primary(first, hash) => {
+            Some(first) if dropped > 0 && !self.arena.is_primary(first, hash) => {
                 self.arena.primary_of(block)
             }
             first => first,
