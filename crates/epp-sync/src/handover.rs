@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::archive::Archive;
 use crate::codec::{Reader, Writer};
 use crate::journal::{read_run, write_run};
+use crate::presence::MISSING;
 use crate::shared::Shared;
 
 /// Hashes handed over, or taken over, per tick: two million, which the default bound of an index
@@ -30,6 +31,10 @@ const MAX_TICKS_WITHOUT_NEWS: u32 = 40;
 /// Ticks without a donor after which a request is cancelled: half a second, in which others that are late are
 /// seen to send heartbeats.
 const MAX_TICKS_WITHOUT_DONOR: u32 = 10;
+
+/// Ticks after which a request is cancelled in any case: ten seconds, several times what the largest index takes. Donors
+/// that are late in turns would have it begin again without end.
+pub const MAX_TICKS: u32 = 200;
 
 /// Ticks between checks for pieces that a sender which is gone may have left behind.
 const SWEEP_TICKS: u32 = 20;
@@ -95,6 +100,7 @@ struct Request {
     /// The handover that is being read, once one has begun.
     edition: Option<u64>,
     read: u32,
+    ticks: u32,
     ticks_without_news: u32,
     ticks_without_donor: u32,
 }
@@ -229,17 +235,27 @@ impl Handover {
                 && stored == Some(sending.head.edition)
         };
         if !self.sending.as_ref().is_some_and(goes_on) {
-            self.begin(requesters, known.fingerprint(), shared);
+            self.begin(requesters, known.fingerprint());
         }
         self.send_pieces(HASHES_PER_TICK, known, shared);
     }
 
-    /// Writes the whole index, for VMs that start after this one, the last that knows it, was destroyed.
-    pub fn leave_behind(&mut self, known: &dyn IndexPeer, shared: &mut Shared<'_>) {
-        let version = self.begin(&[], known.fingerprint(), shared);
+    /// Returns the version of what is stored of handovers, for [`Self::leave_behind`].
+    pub fn version(&self, shared: &mut Shared<'_>) -> Option<u32> {
+        shared.get(&self.key, Head::is_sound).1
+    }
+
+    /// Writes the whole index, for VMs that start after this one, the last that knows it, was destroyed. `version` is from
+    /// before this VM has left: of several that are destroyed at the same time, one writes.
+    pub fn leave_behind(
+        &mut self,
+        version: Option<u32>,
+        known: &dyn IndexPeer,
+        shared: &mut Shared<'_>,
+    ) {
+        self.begin(&[], known.fingerprint());
         let head = self.sending.as_ref().map(|sending| &sending.head);
-        // Of several VMs that are destroyed at the same time, one writes.
-        if head.is_some_and(|head| shared.put(&self.key, head, version)) {
+        if head.is_some_and(|head| shared.put(&self.key, head, version.or(MISSING))) {
             self.send_pieces(usize::MAX, known, shared);
         }
     }
@@ -260,15 +276,9 @@ impl Handover {
         shared.put(&self.key, &sending.head, None);
     }
 
-    /// Begins a handover. Returns the version of the head that is stored.
-    fn begin(
-        &mut self,
-        requesters: &[u64],
-        fingerprint: u64,
-        shared: &mut Shared<'_>,
-    ) -> Option<u32> {
+    /// Begins a handover.
+    fn begin(&mut self, requesters: &[u64], fingerprint: u64) {
         self.editions += 1;
-        let version = shared.get(&self.key, Head::is_sound).1;
         self.sending = Some(Sending {
             head: Head {
                 edition: self.own.wrapping_add(self.editions),
@@ -280,7 +290,6 @@ impl Handover {
             next: 0,
             hashes: Vec::new(),
         });
-        version
     }
 
     fn head(&self, shared: &mut Shared<'_>) -> Option<Head> {
@@ -328,8 +337,9 @@ impl Handover {
         let Some(mut request) = self.request.take() else {
             return;
         };
+        request.ticks += 1;
         request.ticks_without_news += 1;
-        if request.ticks_without_news > MAX_TICKS_WITHOUT_NEWS {
+        if request.ticks > MAX_TICKS || request.ticks_without_news > MAX_TICKS_WITHOUT_NEWS {
             return;
         }
         let head = self

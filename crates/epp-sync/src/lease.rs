@@ -67,6 +67,11 @@ impl Lease {
         }
     }
 
+    /// Returns whether this VM polls until the next tick.
+    pub fn holds(&self) -> bool {
+        self.holds
+    }
+
     /// Returns whether the VM that polled before this one is gone, without having given the lease up.
     pub fn follows_a_lost_vm(&self) -> bool {
         self.took

@@ -173,6 +173,7 @@ impl Peers {
 
     /// This VM is destroyed. If it is the last one that knows the index, it leaves it to those that start.
     pub fn leave(&mut self, shared: &mut Shared<'_>, picker: &mut dyn IndexPeer) {
+        let version = self.handover.version(shared);
         // Before it looks at the others: of two that do so at the same time, both are the last.
         self.workers.leave(shared);
         if !self.sharing || self.handover.is_requesting() {
@@ -184,7 +185,7 @@ impl Peers {
             presence.fingerprint == self.presence.fingerprint && !presence.requests_index
         };
         if !self.workers.live().any(knows) {
-            self.handover.leave_behind(picker, shared);
+            self.handover.leave_behind(version, picker, shared);
         }
     }
 

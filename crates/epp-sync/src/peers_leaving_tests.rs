@@ -142,12 +142,44 @@ impl IndexPeer for Large {
     fn set_peer_loads(&mut self, _: &mut dyn Iterator<Item = &[EndpointLoad]>) {}
 }
 
+#[test]
+fn of_vms_that_each_believe_to_be_the_last_one_writes() {
+    let (mut memory, mut traffic) = (InProcess::default(), Traffic::default());
+    let shared = &mut Shared::new(&mut memory, &mut traffic);
+    let mut last = [1, 2].map(|own| Handover::new("base", own));
+    // Both have looked before either has written.
+    let version = last[0].version(shared);
+    let left = last.each_mut().map(|handover| {
+        handover.leave_behind(version, &Large(Toy::default()), shared);
+        handover.version(shared)
+    });
+    assert!(left[0] > version);
+    assert_eq!(left[0], left[1]);
+}
+
+#[test]
+fn a_request_that_two_donors_answer_in_turns_is_cancelled() {
+    let (mut memory, mut traffic) = (InProcess::default(), Traffic::default());
+    let shared = &mut Shared::new(&mut memory, &mut traffic);
+    let (mut newcomer, mut donors) = (
+        Handover::new("base", 3),
+        [1 << 32, 2 << 32].map(|own| Handover::new("base", own)),
+    );
+    for tick in 0..=crate::handover::MAX_TICKS {
+        assert!(newcomer.is_requesting(), "{tick}");
+        // Each sees that the other has begun, and begins again.
+        donors[tick as usize % 2].send(&[3], &Large(Toy::default()), shared);
+        newcomer.receive(1, shared, &mut |_, run| run.for_each(drop));
+    }
+    assert!(!newcomer.is_requesting());
+}
+
 /// It takes longer to read than a VM waits for others that know an index.
 #[test]
 fn a_large_index_is_read_to_its_end() {
     let (mut memory, mut traffic) = (InProcess::default(), Traffic::default());
     let shared = &mut Shared::new(&mut memory, &mut traffic);
-    Handover::new("base", 1).leave_behind(&Large(Toy::default()), shared);
+    Handover::new("base", 1).leave_behind(None, &Large(Toy::default()), shared);
     let (mut newcomer, mut hashes) = (Handover::new("base", 2), 0);
     let ticks = (0..30).take_while(|_| {
         let mut take = |_, run: &mut dyn Iterator<Item = u64>| hashes += run.count();

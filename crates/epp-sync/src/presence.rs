@@ -26,7 +26,7 @@ pub const MAX_CORRUPT_READS: u32 = 4;
 const PUNCTUAL_TICKS: u32 = 2;
 
 /// A version that no value has: with it a key is set only where it is missing.
-const MISSING: Option<u32> = Some(u32::MAX);
+pub const MISSING: Option<u32> = Some(u32::MAX);
 
 /// The data that a VM publishes about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -77,14 +77,17 @@ impl Sharing {
 
     /// Feeds the picker the others' state before its first tick: a VM may have to decide as soon as it
     /// is there, after a trap even for the request that created it. The picker polls only once it has won
-    /// the lease.
+    /// the lease; if it has, it goes on under its new plan.
     pub fn join(&mut self, picker: &mut Picker, store: &mut dyn Store, now: Timestamp) {
         let mut picker = picker.peers();
-        picker.set_polling(false);
+        let polls = self.lease.holds() && picker.polls();
+        picker.set_polling(polls);
         picker.agree_on_models();
         self.follow_plan(&mut picker);
         self.with(store, |this, shared| {
-            this.snapshots.adopt(&mut picker, shared);
+            if !polls {
+                this.snapshots.adopt(&mut picker, shared);
+            }
             picker.refresh(now);
             this.agree_on_secret(&mut picker, shared);
         });

@@ -273,6 +273,10 @@ impl Monitor {
     /// Handles a response to [`Query::Members`].
     pub fn on_members(&mut self, listing: Result<Listing, FetchError>, now: Instant) -> Changes {
         self.members_requested = None;
+        if !self.polling {
+            // The picker that polls meanwhile may have published a newer list.
+            return Changes::default();
+        }
         let missing = listing.as_ref().map(|listing| listing.missing);
         self.found.record(missing.map_err(|error| *error));
         match (listing, &self.discovery) {
@@ -377,6 +381,7 @@ impl Monitor {
         self.sources.clear();
         self.poll_errors.clear();
         self.rereads.clear();
+        self.poller.clear();
         let slots = self.store.pool.iter().map(|(slot, _)| slot);
         slots.for_each(|slot| self.poller.join(slot));
     }
@@ -429,7 +434,11 @@ impl Monitor {
     fn poll_pages(&mut self, now: Instant, needed: Needed<'_>, queries: &mut Vec<Query>) {
         self.poller.hasten_all(now, &mut self.rng);
         let mut needed_again = Vec::new();
-        for (slot, endpoint) in self.store.pool.iter() {
+        let first = self.poller.first();
+        let pool = &self.store.pool;
+        let later = pool.iter().filter(|(slot, _)| *slot >= first);
+        let earlier = pool.iter().filter(|(slot, _)| *slot < first);
+        for (slot, endpoint) in later.chain(earlier) {
             // Of those that may not be picked, pages show whether they are back.
             let is_out = !endpoint.is_available() || self.outliers.reason(slot).is_some();
             let load = self.store.pool.load(slot);

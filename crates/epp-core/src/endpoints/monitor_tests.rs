@@ -40,6 +40,21 @@ fn members_that_are_no_longer_listed_leave() {
     );
 }
 
+#[test]
+fn a_list_that_comes_once_another_picker_polls_is_left() {
+    let mut monitor = monitor();
+    monitor.discovery = Discovery::EnvoyCluster(Default::default());
+    let listing = |numbers: [u32; 2]| Listing {
+        members: numbers.map(|number| member(number).1).into(),
+        missing: 0,
+    };
+    let changes = monitor.on_members(Ok(listing([1, 2])), Instant::default());
+    assert_eq!(changes.joined.len(), 2);
+    monitor.set_polling(false);
+    let changes = monitor.on_members(Ok(listing([1, 3])), Instant::default());
+    assert_eq!(changes, Changes::default());
+}
+
 /// The members are as many as shared data may list, in the order in which finding one takes longest.
 #[test]
 fn members_of_the_greatest_number_are_adopted_in_moderate_cpu_time() {

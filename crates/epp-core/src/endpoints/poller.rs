@@ -71,6 +71,8 @@ pub struct Poller {
     longest: u64,
     turns: Vec<Turn>,
     in_flight: usize,
+    /// The first endpoint of this tick that was not asked because too many requests were under way.
+    refused: Option<Slot>,
     /// Whether an endpoint has ended its rest by itself since [`Self::hasten_all`]: requests come to it that are not this
     /// proxy's.
     hastens: bool,
@@ -87,6 +89,7 @@ impl Poller {
             longest: 0,
             turns: Vec::new(),
             in_flight: 0,
+            refused: None,
             hastens: false,
             #[cfg(test)]
             walks: 0,
@@ -99,6 +102,18 @@ impl Poller {
     pub fn set_cadence(&mut self, cadence: Cadence) {
         self.interval = whole_millis(cadence.interval).max(1);
         self.longest = whole_millis(cadence.longest).max(self.interval);
+    }
+
+    /// Forgets all endpoints.
+    pub fn clear(&mut self) {
+        self.turns.clear();
+        self.in_flight = 0;
+    }
+
+    /// Returns the endpoint whose turn is decided first in this tick: where too many requests were under way, those that
+    /// were not asked precede those that were.
+    pub fn first(&mut self) -> Slot {
+        self.refused.take().unwrap_or(Slot(0))
     }
 
     /// Begins a new endpoint's schedule at once.
@@ -200,7 +215,11 @@ impl Poller {
             self.in_flight = self.in_flight.saturating_sub(1);
         }
         let waits = turn.due.is_some_and(|due| due > now);
-        if turn.is_asked || waits || self.in_flight >= MAX_IN_FLIGHT {
+        if turn.is_asked || waits {
+            return false;
+        }
+        if self.in_flight >= MAX_IN_FLIGHT {
+            self.refused.get_or_insert(slot);
             return false;
         }
         turn.is_asked = true;
@@ -362,6 +381,33 @@ mod tests {
         }
         let settled = &per_tick[20..];
         assert!(settled.iter().all(|asked| *asked < 400), "{settled:?}");
+    }
+
+    #[test]
+    fn all_endpoints_are_asked_as_often_where_too_many_requests_would_be_under_way() {
+        const ENDPOINTS: u32 = 2_000;
+        // A page takes longer than a tick: 512 in 100 ms, a quarter of what the interval asks for.
+        let (mut poller, mut rng) = (poller(ENDPOINTS), rng());
+        let mut asked = vec![0; ENDPOINTS as usize];
+        let mut under_way: Vec<(u64, Slot)> = Vec::new();
+        for now in (1_000..9_000).step_by(50) {
+            let (come, later) = under_way.iter().partition(|(due, _)| *due <= now);
+            under_way = later;
+            let come: Vec<(u64, Slot)> = come;
+            for (_, slot) in come {
+                poller.record_result(slot, PageNews::Changed, at(now), &mut rng);
+            }
+            let first = poller.first().0;
+            for slot in (first..ENDPOINTS).chain(0..first).map(Slot) {
+                if poller.take(slot, at(now), &mut rng) {
+                    asked[slot.index()] += 1;
+                    under_way.push((now + 60, slot));
+                }
+            }
+            assert!(under_way.len() <= MAX_IN_FLIGHT);
+        }
+        let (least, most) = (asked.iter().min().unwrap(), asked.iter().max().unwrap());
+        assert!(*least >= 18 && most - least <= 2, "{least} to {most}");
     }
 
     /// Polls an endpoint whose page stays the same until this time. Returns when it was polled.

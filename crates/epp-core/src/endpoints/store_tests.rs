@@ -108,6 +108,31 @@ fn a_wall_clock_that_is_set_changes_no_freshness() {
     }
 }
 
+/// A picker that adopts pages leaves those that are older than what it knows, but for no longer than they are trusted.
+#[test]
+fn a_step_back_of_the_wall_clock_makes_nothing_stale_where_pages_are_adopted() {
+    for step in (100..=3_000).step_by(100) {
+        let (mut store, mut clock) = (store(1), clock(10_000_000));
+        let mut freshness = |wall: u64| {
+            let condition = Condition {
+                scraped: Some(Timestamp::from_millis(wall)),
+                ..Condition::default()
+            };
+            store.adopt_page(Slot(0), condition, Metrics::default());
+            clock.advance(at(wall));
+            store.refresh(&clock, Duration::from_millis(2_000));
+            store.pool.get(Slot(0)).unwrap().freshness
+        };
+        for tick in 0..20 {
+            assert_eq!(freshness(10_000_000 + tick * 200), Freshness::Fresh);
+        }
+        for tick in 20..60 {
+            let wall = 10_000_000 + tick * 200 - step;
+            assert_eq!(freshness(wall), Freshness::Fresh, "{step} at {tick}");
+        }
+    }
+}
+
 #[test]
 fn the_snapshot_is_rebuilt_only_after_a_change() {
     let mut store = store(2);
