@@ -20,7 +20,7 @@ use epp_core::time::Timestamp;
 /// bodies are not delivered the first requests wait for it.
 const FIRST_BYTE: Duration = Duration::from_millis(300);
 
-/// The most requests for which Envoy is asked in one tick: two host calls each, a few microseconds. Only
+/// The most requests for which Envoy is asked in one tick: three host calls each, a few microseconds. Only
 /// requests without a byte count.
 const MAX_PROBES_PER_TICK: usize = 64;
 

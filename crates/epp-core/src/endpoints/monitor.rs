@@ -1,7 +1,7 @@
 //! The monitor of a pool's endpoints: discovery, metrics pages, freshness and ejections, with one owner.
 //!
-//! A picker by itself polls. If several share one proxy, one of them polls and the others adopt what it found ([`Monitor::adopt_members`], [`EndpointStore::adopt_metrics`]); who polls is decided outside
-//! ([`Monitor::set_polling`]).
+//! A picker by itself polls. If several share one proxy, one of them polls and the others adopt what it found
+//! ([`Monitor::adopt_members`], [`EndpointStore::adopt_metrics`]); who polls is decided outside ([`Monitor::set_polling`]).
 
 mod pages;
 mod rest;

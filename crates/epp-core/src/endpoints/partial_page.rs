@@ -1,6 +1,6 @@
 //! Partial reads of a metrics page: only the parts in which the wanted families were found last.
 //!
-//! About 3 KB of vLLM's 50 KB are wanted; copying the rest into the VM and skipping it is nine tenths of what
+//! About 6 KB of vLLM's 50 KB are read, margins included; copying the rest into the VM and skipping it would be most of what
 //! a page costs there. A page is read whole first, and again after every 24 partial reads, so that a family that
 //! appears elsewhere is found. A page whose parts do not hold what they held at the last whole read is read
 //! whole immediately. The rest of the page is not examined, not even for a cut end.

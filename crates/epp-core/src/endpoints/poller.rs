@@ -262,6 +262,7 @@ impl Poller {
             turn.failures = turn.failures.saturating_add(1);
             // Once it responds again, it takes two pages until it is trusted.
             turn.rests = 0;
+            // Eight doublings of the shortest interval, 50 ms, exceed the bound.
             let doubled = interval.saturating_mul(1 << turn.failures.min(8));
             let wait = doubled.min(MAX_BACKOFF.max(interval));
             turn.due = Some(now.after_millis(wait / 2 + random_up_to(wait / 2, rng)));

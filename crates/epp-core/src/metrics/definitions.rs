@@ -251,7 +251,8 @@ catalogue! {
     "How are requests decided, and how fast?" {
         /// What decisions are based on: 2 the endpoints' metrics, 1 this Envoy's own counts, 0 nothing yet.
         DECISION_MODE: Gauge<NoLabels> = ("epp_wasm_decision_mode") in "0, 1 or 2";
-        /// Time from the event that allowed a decision to the decision, of one decision in 17.
+        /// Time of the event in which a request was decided: the part of its body that came is read and looked up, and the
+        /// profiles run; of one decision in 17.
         DECISION_TIME: Histogram<NoLabels> = ("llm_d_epp_scheduler_e2e_duration_seconds", DECISION_BOUNDS) in "seconds";
         /// Whether request bodies are read before the decision: 1, or 0 where Envoy does not deliver them or `readBody`
         /// is `never`.
@@ -323,7 +324,7 @@ catalogue! {
         PREDICTED_CACHED_TOKENS: Counter<Model<'_>> = ("epp_wasm_predicted_cached_tokens_total") in "tokens";
         /// Tokens that were cached, as the model servers count them.
         REPORTED_CACHED_TOKENS: Counter<Model<'_>> = ("epp_wasm_reported_cached_tokens_total") in "tokens";
-        /// Time to look up one part of a prompt in the prefix index, of one look-up in 17.
+        /// Time of an event in which a part of a prompt was read and looked up, and nothing decided, of one look-up in 17.
         LOOKUP_TIME: Histogram<NoLabels> = ("epp_wasm_prefix_lookup_duration_seconds", DECISION_BOUNDS) in "seconds";
         /// Entries of the prefix index.
         PREFIX_INDEX_SIZE: Gauge<NoLabels> = ("llm_d_epp_prefix_indexer_size") in "entries";

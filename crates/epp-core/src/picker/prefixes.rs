@@ -204,8 +204,8 @@ impl Prefixes {
         exchange.abandon_prompt();
     }
 
-    /// The request's response is a success and comes from another endpoint than the picked one, as after a retry: that
-    /// the picked one holds the prompt is refuted, that the endpoint does which was to compute it for either is proven.
+    /// The request's response is a success and comes from another endpoint than the picked one, as after a retry. This
+    /// refutes that the picked endpoint holds the prompt, and proves that the prefill endpoint does.
     pub fn refute_primary(&mut self, exchange: &mut Exchange, pool: &PoolState) {
         let prefill = exchange.targets().and_then(|targets| targets.prefill);
         if let Some(prefill) = prefill {

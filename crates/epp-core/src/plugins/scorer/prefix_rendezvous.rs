@@ -41,7 +41,8 @@ pub const TYPE: PluginType = PluginType {
 /// learn it at different times.
 const BLOCK_BYTES: u32 = 256;
 
-/// A quarter of what is read of a body by default before its request is decided, so that a prompt has an anchor by then.
+/// A quarter of the default `decideAfterBytes`, of which three quarters are read before a request is decided: a prompt has an
+/// anchor by then.
 const MAX_ANCHOR_BLOCKS: i64 = 1_024;
 
 /// Endpoints that score above 0.
