@@ -24,7 +24,7 @@ fn costs(run: &Run) -> String {
     table
 }
 
-fn rows(run: &Run) -> [(&'static str, Option<String>); 4] {
+fn rows(run: &Run) -> [(&'static str, Option<String>); 5] {
     let case = |group: &str, name: &str| {
         let cell = run
             .cells
@@ -54,6 +54,12 @@ fn rows(run: &Run) -> [(&'static str, Option<String>); 4] {
                 .map(|(own, plain)| format!("{:.0} µs", own - plain)),
         ),
         (
+            "latency of a request of 4 KB, 2,000 requests/s (99th percentile)",
+            tail(run, "epp-wasm")
+                .zip(tail(run, "plain"))
+                .map(|(own, plain)| format!("{own:.1} ms, without the filter {plain:.1} ms")),
+        ),
+        (
             "Envoy without requests, 100 endpoints, at rest, polled every 2 s",
             idle.map(|row| format!("{:.1} % of a core", row.cores * 100.0)),
         ),
@@ -62,4 +68,12 @@ fn rows(run: &Run) -> [(&'static str, Option<String>); 4] {
             (!starts.is_nan()).then(|| format!("{starts:.0} ms")),
         ),
     ]
+}
+
+/// Returns the 99th percentile of a case at a fixed rate, in milliseconds.
+fn tail(run: &Run, name: &str) -> Option<f64> {
+    let mut paced = run.paced.iter();
+    let paced = paced.find(|paced| (paced.kilobytes, paced.rate) == (4, 2_000))?;
+    let case = paced.cases.iter().find(|case| case.name == name)?;
+    Some(case.p99_us.median / 1e3)
 }

@@ -72,8 +72,8 @@ requests take longer.
 CPU is what the kernel counts for Envoy's threads, in nanoseconds, divided by the requests of the slice: that of the
 workers, which serve requests, + that of all other threads, the main thread with its polls foremost. *Beside* another case is the
 difference to that case's CPU in the same turn: of the workers, of the others, and in parentheses the quartiles of the sum.
-All figures are medians over the slices. Polls take the same time each second, so that their part of a request is the smaller the more
-requests there are. `override-host` is what choosing an endpoint by a header costs in Envoy itself, and `noop` what
+All figures are medians over the slices. Polls take the same time each second, so the more requests there are, the less each pays for
+polls. `override-host` is what choosing an endpoint by a header costs in Envoy itself, and `noop` what
 any wasm filter costs; the rest of the filter's difference is its own.
 ";
 
