@@ -4,7 +4,7 @@ use super::peers::{Peers, HASHES_PER_TICK};
 use super::shared::{Shared, Traffic};
 use super::InProcess;
 use epp_core::picker::peers::{EndpointLoad, IndexPeer};
-use epp_core::picker::peers::{Evidence, LearntLog, Placement};
+use epp_core::picker::peers::{Evidence, LearntLog, PlacedBlocks, Placement};
 
 /// Hashes of one segment.
 const SEGMENT: usize = 4_096;
@@ -54,12 +54,12 @@ impl IndexPeer for Counted {
 
 #[test]
 fn a_tick_takes_in_a_bounded_part_of_every_journal_and_the_rest_later() {
-    const RUN: Placement = Placement {
+    const RUN: Placement = Placement::Blocks(PlacedBlocks {
         evidence: Evidence::Sent,
         producer: 0,
         slot: 0,
         tag: 0,
-    };
+    });
     /// The number of hashes that a journal publishes in a tick.
     const FRESH: usize = 60_000;
     let mut memory = InProcess::default();

@@ -7,7 +7,7 @@ use epp_core::endpoints::store::{EndpointStore, Member};
 use epp_core::findings::{Condition, Finding};
 use epp_core::picker::peers::ModelEvidence;
 use epp_core::picker::peers::{Backlog, EndpointLoad, WaitingBand};
-use epp_core::picker::peers::{Evidence, LearntLog, Placement};
+use epp_core::picker::peers::{Evidence, LearntLog, PlacedBlocks, Placement};
 use epp_core::picker::peers::{IndexPeer, ModelNames};
 use epp_core::picker::status::{
     Candidate, Legend, PlanSummary, PluginSummary, RecentDecision, Status,
@@ -27,12 +27,13 @@ use super::report::{self, PlanReport, Report};
 use super::shared::{Shared, Traffic};
 use super::{models, secret, snapshot, InProcess, Store, BUILD};
 
-const RUN: Placement = Placement {
+const BLOCKS: PlacedBlocks = PlacedBlocks {
     evidence: Evidence::Sent,
     producer: 1,
     slot: 2,
     tag: 3,
 };
+const RUN: Placement = Placement::Blocks(BLOCKS);
 
 /// One list of three hashes.
 struct One;
@@ -107,7 +108,8 @@ fn log() -> LearntLog {
     log.append(RUN, &[16, 3, 4], 2);
     // And what else is known of them.
     for evidence in [Evidence::Proven, Evidence::Refuted] {
-        log.append(Placement { evidence, ..RUN }, &[5], 0);
+        let placement = Placement::Blocks(PlacedBlocks { evidence, ..BLOCKS });
+        log.append(placement, &[5], 0);
     }
     log
 }

@@ -1,5 +1,8 @@
 //! A VM that serves no requests, beside workers.
 
+use epp_core::picker::peers::{Binding, PlacedBlocks};
+use epp_core::scheduling::StateId;
+
 use super::*;
 use crate::archive::Archive;
 use crate::handover::PIECE_HASHES;
@@ -138,10 +141,12 @@ fn a_binding_behind_a_segment_that_is_nearly_full_is_archived_whole() {
     let blocks: Vec<u64> = (1..SEGMENT_HASHES as u64).collect();
     let learnt = &mut worker.toy.learnt;
     learnt.append_run(run(0, 1), &blocks, 0..blocks.len());
-    learnt.append_run(run(200, 1), &[1 << 40, 3], 0..2);
+    let (state, slot, tag) = (StateId(63), 1, 101);
+    let binding = Placement::Binding(Binding { state, slot, tag });
+    learnt.append_run(binding, &[1 << 40, 3], 0..2);
     (0..2).for_each(|_| sim.tick(0));
     let (runs, _) = list(sim.idle().peers.handover.archive().unwrap());
-    let expected = [(run(0, 1), blocks), (run(200, 1), vec![1 << 40, 3])];
+    let expected = [(run(0, 1), blocks), (binding, vec![1 << 40, 3])];
     assert_eq!(runs, expected);
 }
 
@@ -170,10 +175,12 @@ fn an_archive_is_bounded_and_keeps_the_latest_runs_in_order() {
     toy.add(run(0, 1), &[5, 6], 0);
     let mut archive = Archive::of_index(&mut toy);
     assert_eq!(toy.index.entries(), 0);
-    let refuted = Placement {
+    let refuted = Placement::Blocks(PlacedBlocks {
         evidence: Evidence::Refuted,
-        ..run(2, 3)
-    };
+        producer: 2,
+        slot: 3,
+        tag: 103,
+    });
     archive.append(refuted, &[7]);
     let expected = vec![(run(0, 1), vec![5, 6]), (refuted, vec![7])];
     assert_eq!(list(&archive).0, expected);

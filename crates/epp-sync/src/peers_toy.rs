@@ -6,7 +6,7 @@ use epp_core::prefix::index::Index;
 use epp_core::prefix::key::Secret;
 use epp_core::prefix::matcher::Matcher;
 
-use epp_core::picker::peers::{EndpointLoad, Evidence, LearntLog, Placement};
+use epp_core::picker::peers::{EndpointLoad, Evidence, LearntLog, PlacedBlocks, Placement};
 
 use super::super::*;
 
@@ -34,12 +34,12 @@ pub fn prompt(rng: &mut fastrand::Rng) -> Vec<u64> {
 
 /// Returns a placement that is sent to the endpoint in this slot.
 pub fn run(producer: u8, slot: u32) -> Placement {
-    Placement {
+    Placement::Blocks(PlacedBlocks {
         evidence: Evidence::Sent,
         producer,
         slot,
         tag: slot + 100,
-    }
+    })
 }
 
 /// The blocks that one VM holds: in the index that it decides from, and in a plain set without a bound.
@@ -81,11 +81,13 @@ impl Default for Toy {
 impl Toy {
     /// The blocks of a prompt from number `from` on were sent somewhere. What of it is news.
     pub fn add(&mut self, run: Placement, prompt: &[u64], from: usize) -> Vec<usize> {
+        let Placement::Blocks(PlacedBlocks { slot, .. }) = run else {
+            panic!("expected blocks, found {run:?}");
+        };
         let mut news = Vec::new();
         let mut tell = |block| news.push(block);
-        self.index
-            .add(run.slot, prompt, from, self.capacity, &mut tell);
-        let blocks = prompt[from..].iter().map(|hash| (run.slot, *hash));
+        self.index.add(slot, prompt, from, self.capacity, &mut tell);
+        let blocks = prompt[from..].iter().map(|hash| (slot, *hash));
         self.all.extend(blocks);
         news
     }

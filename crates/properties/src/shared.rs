@@ -6,7 +6,7 @@
 use epp_core::config;
 use epp_core::endpoints::store::{EndpointStore, Member};
 use epp_core::picker::peers::{Backlog, EndpointLoad, IndexPeer, MAX_WAITING_BANDS};
-use epp_core::picker::peers::{Evidence, LearntLog, Placement};
+use epp_core::picker::peers::{Evidence, LearntLog, PlacedBlocks, Placement};
 use epp_core::picker::Picker;
 use epp_core::scheduling::Slot;
 use epp_core::time::Timestamp;
@@ -120,12 +120,12 @@ impl IndexPeer for Counted {
     fn index_list(&self, number: usize, hashes: &mut Vec<u64>) -> Option<Placement> {
         hashes.push(1);
         let (evidence, producer, slot, tag) = (Evidence::Proven, 0, 0, 0);
-        (number == 0).then_some(Placement {
+        (number == 0).then_some(Placement::Blocks(PlacedBlocks {
             evidence,
             producer,
             slot,
             tag,
-        })
+        }))
     }
 
     fn clear_index(&mut self) {}

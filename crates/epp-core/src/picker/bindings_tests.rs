@@ -108,20 +108,16 @@ fn a_picker_that_starts_takes_over_whole_states() {
     assert_eq!(lists, 4);
     assert_eq!(bound(&new), bound(&one));
     // An odd word, a slot that does not exist, a state that does not, an endpoint's former tag.
-    let list = |producer| Placement {
-        producer,
-        ..placement(StateId(0), ALL_SLOTS, 0)
-    };
-    for (producer, words) in [
-        (FIRST_STATE, vec![7]),
-        (FIRST_STATE, vec![7, u64::MAX]),
-        (FIRST_STATE, vec![7, 1]),
-        (u8::MAX, vec![7, 0]),
+    let list = |state| Placement::State(StateId(state));
+    for (state, words) in [
+        (0, vec![7]),
+        (0, vec![7, u64::MAX]),
+        (0, vec![7, 1]),
+        (usize::MAX, vec![7, 0]),
     ] {
-        new.peers()
-            .take_over(list(producer), &mut words.into_iter());
+        new.peers().take_over(list(state), &mut words.into_iter());
     }
-    new.peers().learn(0, list(FIRST_STATE), &[1, 2], 9);
+    new.peers().learn(0, list(0), &[1, 2], 9);
     assert_eq!(bound(&new), bound(&one));
 }
 

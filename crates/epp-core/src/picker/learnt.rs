@@ -7,13 +7,11 @@
 use std::ops::Range;
 
 use crate::prefix::key::TableKey;
+use crate::scheduling::StateId;
 
 /// Hashes logged between two ticks of 50 ms; at 1,000 cold requests a second with 256 blocks each, shared by
 /// four workers, some 3,000 come up in a tick.
 pub const MAX_LOGGED_HASHES: usize = 65_536;
-
-/// The producer's number of the first plugin state. Plans have fewer producers.
-pub const FIRST_STATE: u8 = 128;
 
 /// The evidence that an endpoint holds blocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,9 +24,20 @@ pub enum Evidence {
     Refuted,
 }
 
+/// What a run of hashes tells the other pickers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placement {
+    /// Where consecutive blocks of a prompt are: the hashes are the blocks'.
+    Blocks(PlacedBlocks),
+    /// Where a key of a plugin's state is bound: the hashes are the key and, if it has moved, how often.
+    Binding(Binding),
+    /// A plugin's whole state, with two hashes for each key: see [`super::peers::IndexPeer::index_list`].
+    State(StateId),
+}
+
 /// Evidence for consecutive blocks of a prompt at one endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Placement {
+pub struct PlacedBlocks {
     /// The evidence.
     pub evidence: Evidence,
     /// Index of the prefix producer in the plan.
@@ -39,10 +48,21 @@ pub struct Placement {
     pub tag: u32,
 }
 
+/// The endpoint to which a key of a plugin's state is bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Binding {
+    /// The state.
+    pub state: StateId,
+    /// The endpoint's slot.
+    pub slot: u32,
+    /// Distinguishes the endpoint from former and later ones in its slot.
+    pub tag: u32,
+}
+
 impl Placement {
-    /// Returns whether it is about a plugin's state instead of an index: its hashes are a key and how often that has moved.
-    pub fn is_binding(self) -> bool {
-        self.producer >= FIRST_STATE
+    /// Returns whether its hashes mean nothing unless all of them are there.
+    pub fn is_whole(self) -> bool {
+        matches!(self, Self::Binding(_))
     }
 }
 
@@ -96,7 +116,7 @@ impl LearntLog {
         };
         let room = MAX_LOGGED_HASHES.saturating_sub(self.hashes.len());
         let run = run.get(..blocks.len().min(room)).unwrap_or_default();
-        let is_cut = placement.is_binding() && run.len() < blocks.len();
+        let is_cut = placement.is_whole() && run.len() < blocks.len();
         if !self.enabled || run.is_empty() || is_cut {
             return;
         }
@@ -140,16 +160,15 @@ mod tests {
     fn a_binding_for_which_there_is_no_room_is_left_out_whole() {
         let mut log = LearntLog::default();
         log.set_enabled(true);
-        let run = Placement {
+        let (slot, tag) = (0, 0);
+        let run = Placement::Blocks(PlacedBlocks {
             evidence: Evidence::Sent,
             producer: 0,
-            slot: 0,
-            tag: 0,
-        };
-        let binding = Placement {
-            producer: FIRST_STATE,
-            ..run
-        };
+            slot,
+            tag,
+        });
+        let state = StateId(0);
+        let binding = Placement::Binding(Binding { state, slot, tag });
         let blocks: Vec<u64> = (0..MAX_LOGGED_HASHES as u64 - 1).collect();
         log.append_run(run, &blocks, 0..blocks.len());
         log.append_run(binding, &[7, 1], 0..2);

@@ -2,7 +2,6 @@
 //! crate `epp-sync`.
 
 use super::admission::Admission;
-use super::bindings::state_of;
 use super::dispatcher::Dispatcher;
 use super::status::{PlanSummary, Status};
 use super::view::{digest, summary};
@@ -17,7 +16,9 @@ use crate::scheduling::{Metrics, Pool, Slot, States};
 use crate::time::Timestamp;
 
 pub use super::admission::ModelWish;
-pub use super::learnt::{Evidence, LearntLog, Placement, Span, MAX_LOGGED_HASHES};
+pub use super::learnt::{
+    Binding, Evidence, LearntLog, PlacedBlocks, Placement, Span, MAX_LOGGED_HASHES,
+};
 pub use super::load::EndpointLoad;
 pub use super::models::{ModelEvidence, ModelNames, MAX_NAMES};
 pub use super::shares::{Backlog, WaitingBand, MAX_SAMPLED_FLOWS, MAX_WAITING_BANDS};
@@ -223,15 +224,17 @@ impl IndexPeer for PeerView<'_> {
     }
 
     fn learn(&mut self, peer: u32, learnt: Placement, prompt: &[u64], from: usize) {
-        if let Some(state) = state_of(learnt) {
-            return self.0.dispatcher.learn_binding(state, learnt, prompt);
+        let dispatcher = &mut self.0.dispatcher;
+        match learnt {
+            Placement::Blocks(blocks) => {
+                let pool = &dispatcher.endpoints;
+                let prefixes = &mut dispatcher.prefixes;
+                prefixes.learn_from_peer(peer, blocks, (prompt, from), pool);
+            }
+            Placement::Binding(binding) => dispatcher.learn_binding(binding, prompt),
+            // Handed over, but never logged.
+            Placement::State(_) => {}
         }
-        let Dispatcher {
-            endpoints,
-            prefixes,
-            ..
-        } = &mut self.0.dispatcher;
-        prefixes.learn_from_peer(peer, learnt, (prompt, from), endpoints);
     }
 
     fn allow_gaps(&mut self, allowed: bool) {
@@ -274,9 +277,14 @@ impl IndexPeer for PeerView<'_> {
     }
 
     fn take_over(&mut self, list: Placement, hashes: &mut dyn Iterator<Item = u64>) {
-        match state_of(list) {
-            Some(state) => self.0.dispatcher.take_over_bindings(state, list, hashes),
-            None => hashes.for_each(|hash| self.learn(0, list, &[hash], 0)),
+        match list {
+            Placement::Blocks(_) => hashes.for_each(|hash| self.learn(0, list, &[hash], 0)),
+            // Of an archive.
+            Placement::Binding(binding) => {
+                let words: Vec<u64> = hashes.collect();
+                self.0.dispatcher.learn_binding(binding, &words);
+            }
+            Placement::State(state) => self.0.dispatcher.take_over_state(state, hashes),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The prefix indexes, and what they learn from decisions and responses.
 
 use super::exchange::{Exchange, Target};
-use super::learnt::{Evidence, LearntLog, Placement};
+use super::learnt::{Evidence, LearntLog, PlacedBlocks, Placement};
 use super::pool_state::PoolState;
 use super::status::IndexFill;
 use crate::config::Plan;
@@ -302,12 +302,12 @@ impl Prefixes {
         let walks = exchange.walks.iter_mut().zip(&mut self.indexes);
         for (number, ((walk, index), producer)) in walks.zip(&self.producers).enumerate() {
             let capacity = producer.capacity_of(pool.endpoint(target.slot));
-            let placement = Placement {
+            let placement = Placement::Blocks(PlacedBlocks {
                 evidence,
                 producer: number as u8,
                 slot,
                 tag,
-            };
+            });
             let learnt = &mut self.learnt;
             let mut news = |prompt: &[u64], blocks| learnt.append_run(placement, prompt, blocks);
             match evidence {
@@ -325,7 +325,7 @@ impl Prefixes {
     pub fn learn_from_peer(
         &mut self,
         peer: u32,
-        learnt: Placement,
+        learnt: PlacedBlocks,
         (prompt, from): (&[u64], usize),
         pool: &PoolState,
     ) {
@@ -383,13 +383,13 @@ impl Prefixes {
         let width = pool.pool().width().max(1);
         let (producer, slot) = (number / width, (number % width) as u32);
         self.indexes.get(producer)?.list(slot, hashes);
-        Some(Placement {
+        Some(Placement::Blocks(PlacedBlocks {
             // Little is in doubt while it is handed over, and not worth a second list.
             evidence: Evidence::Proven,
             producer: producer as u8,
             slot,
             tag: pool.loads.tag(Slot(slot)),
-        })
+        }))
     }
 }
 

@@ -164,10 +164,10 @@ fn blocks_that_a_peer_refutes_are_removed_unless_confirmed() {
     assert!(vm.expected(&prompt) < 0.01);
     let tell = |vm: &mut Vm, peer, evidence| {
         for (placement, hashes) in &learnt {
-            let placement = Placement {
-                evidence,
-                ..*placement
+            let Placement::Blocks(blocks) = *placement else {
+                panic!("no plugin of the plan keeps state");
             };
+            let placement = Placement::Blocks(PlacedBlocks { evidence, ..blocks });
             vm.picker.peers().learn(peer, placement, hashes, 0);
         }
     };
