@@ -70,6 +70,7 @@ pub mod endpoints;
 pub mod findings;
 pub mod flow;
 pub mod metrics;
+mod number_hash;
 pub mod picker;
 pub mod plugins;
 pub mod prefix;

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use super::Blocked;
-use crate::picker::ids::ById;
+use crate::number_hash::ById;
 use crate::time::Instant;
 use crate::ExchangeId;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::line::Turn;
-use crate::picker::ids::ById;
+use crate::number_hash::ById;
 use crate::time::Instant;
 use crate::ExchangeId;
 

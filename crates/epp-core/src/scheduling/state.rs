@@ -4,13 +4,13 @@
 //! [`Hook`](super::Hook) says what a request that is sent binds; the picker records that, and so do its peers.
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasherDefault, Hasher};
+use std::hash::BuildHasherDefault;
 use std::time::Duration;
 
 use hashbrown::HashMap;
-use xxhash_rust::xxh64::xxh64;
 
 use super::endpoint::Slot;
+use crate::number_hash::NumberHasher;
 use crate::prefix::key::{Key, Secret};
 use crate::time::Instant;
 
@@ -60,27 +60,7 @@ struct Use {
 }
 
 /// Keys are hashes under the picker's secret, or slots.
-type Keys = HashMap<u64, Binding, BuildHasherDefault<KeyHasher>>;
-
-/// Spreads keys that are numbers.
-#[derive(Debug, Default, Clone, Copy)]
-struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        self.0 = xxh64(bytes, self.0);
-    }
-
-    fn write_u64(&mut self, number: u64) {
-        // 2^64 divided by the golden ratio: the table takes its bits from both ends.
-        const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
-        self.0 = number.wrapping_mul(SPREAD).rotate_left(26);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
+type Keys = HashMap<u64, Binding, BuildHasherDefault<NumberHasher>>;
 
 /// Which endpoint each key is bound to, in the order of their last use.
 #[derive(Debug, Clone)]

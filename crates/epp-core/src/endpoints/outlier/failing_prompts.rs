@@ -10,6 +10,7 @@
 
 use std::time::Duration;
 
+use crate::number_hash::GOLDEN_RATIO;
 use crate::scheduling::Slot;
 use crate::time::Timestamp;
 
@@ -63,7 +64,7 @@ impl FailingPrompts {
         // Two rounds of multiplication and folding: every bit of the key reaches the row's number.
         let mut mixed = key ^ self.secret;
         for _ in 0..2 {
-            mixed = mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            mixed = mixed.wrapping_mul(GOLDEN_RATIO);
             mixed ^= mixed >> 29;
         }
         self.rows.get_mut((mixed >> 32) as usize % ROWS)

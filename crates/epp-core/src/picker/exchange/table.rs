@@ -4,8 +4,8 @@ use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use super::Exchange;
+use crate::number_hash::ById;
 use crate::picker::deadlines::Deadlines;
-use crate::picker::ids::ById;
 use crate::picker::ExchangeId;
 use crate::time::Instant;
 

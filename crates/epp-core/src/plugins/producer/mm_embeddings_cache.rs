@@ -18,6 +18,7 @@
 
 use std::sync::Arc;
 
+use crate::number_hash::GOLDEN_RATIO;
 use crate::plugins::{
     Build, Capabilities, Capability, Parity, PluginType, Reference, Standing,
 };
@@ -84,9 +85,7 @@ pub fn key(cycle: &Cycle<'_>, item: &Media) -> u64 {
 /// Returns the key of an item at one endpoint. The item's own key is
 /// secret, so that no client can choose two items with the same key.
 fn at(key: u64, slot: Slot) -> u64 {
-    // 2^64 divided by the golden ratio.
-    const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
-    key ^ (u64::from(slot.0) + 1).wrapping_mul(SPREAD)
+    key ^ (u64::from(slot.0) + 1).wrapping_mul(GOLDEN_RATIO)
 }
 
 fn build(build: &mut Build<'_, '_>) -> Capabilities {
