@@ -47,7 +47,7 @@ impl Dispatcher {
     pub(super) fn compare(&mut self, exchange: &mut Exchange, upstream: Option<&Upstream>) {
         // It was answered before enough of its body was read.
         self.decide(exchange);
-        let Some(picked) = exchange.take_picked() else {
+        let Some(picked) = exchange.picked() else {
             return;
         };
         let server = upstream.and_then(|upstream| upstream.server.as_deref());
@@ -60,18 +60,21 @@ impl Dispatcher {
             (Some(_), Some(_)) => DryRun::Other,
         };
         self.statistics.registry.add(DRY_RUN_DECISIONS, outcome, 1);
-        if let Some(slot) = served {
-            let target = self.begin_target(exchange, slot);
-            exchange.serve(ByRole::primary(target));
-            exchange.response.prompt = exchange.walks.first().and_then(Walk::first);
-            exchange.response.recording = Some(Recording {
-                model: self.statistics_of(exchange, slot),
-                // The index expected it of another endpoint, perhaps.
-                predicted: None,
-                corrects: false,
-            });
-            self.prefixes.learn(exchange, &self.endpoints);
+        let Some(slot) = served else {
+            return self.leave(exchange);
+        };
+        let target = self.begin_target(exchange, slot);
+        if let Err(targets) = exchange.serve(ByRole::primary(target)) {
+            self.endpoints.end_targets(targets);
         }
+        exchange.response.prompt = exchange.walks.first().and_then(Walk::first);
+        exchange.response.recording = Some(Recording {
+            model: self.statistics_of(exchange, slot),
+            // The index expected it of another endpoint, perhaps.
+            predicted: None,
+            corrects: false,
+        });
+        self.prefixes.learn(exchange, &self.endpoints);
     }
 }
 

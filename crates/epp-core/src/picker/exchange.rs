@@ -225,9 +225,11 @@ impl Exchange {
         matches!(self.phase, Phase::Queued(_))
     }
 
-    /// Records that it waits in a queue, and is held like this.
+    /// Records that it waits in a queue, and is held like this, unless it was decided before.
     pub fn queue(&mut self, hold: Hold) {
-        self.phase = Phase::Queued(hold);
+        if self.is_undecided() {
+            self.phase = Phase::Queued(hold);
+        }
     }
 
     /// Returns whether it is held by a host that can show all of its body once more.
@@ -298,20 +300,21 @@ impl Exchange {
         }
     }
 
-    /// Returns what a dry run has decided; only once.
-    pub fn take_picked(&mut self) -> Option<Option<Arc<str>>> {
-        match std::mem::replace(&mut self.phase, Phase::Done) {
-            Phase::Left(picked) => Some(picked),
-            other => {
-                self.phase = other;
-                None
-            }
+    /// Returns what a dry run has decided, until it is known who serves the request.
+    pub fn picked(&self) -> Option<Option<&str>> {
+        match &self.phase {
+            Phase::Left(picked) => Some(picked.as_deref()),
+            _ => None,
         }
     }
 
-    /// Records that these endpoints serve it after a dry run.
-    pub fn serve(&mut self, targets: ByRole<Target>) {
+    /// Records that these endpoints serve it after a dry run; they are given back if none has decided it.
+    pub fn serve(&mut self, targets: ByRole<Target>) -> Result<(), ByRole<Target>> {
+        if !matches!(self.phase, Phase::Left(_)) {
+            return Err(targets);
+        }
         self.phase = Phase::Sent(targets);
+        Ok(())
     }
 
     /// Records that no endpoint serves it any more. Returns those that did, each with what it still counts there.

@@ -288,6 +288,26 @@ mod tests {
     }
 
     #[test]
+    fn what_was_decided_is_neither_queued_nor_served_as_a_dry_run() {
+        let hold = Hold::new(None, 0, Instant::default());
+        let mut exchange = Exchange::default();
+        assert_eq!(exchange.serve(sent()), Err(sent()), "it is not decided");
+        exchange.leave_picked(None);
+        exchange.queue(hold);
+        assert_eq!(exchange.serve(sent()), Ok(()));
+        assert_eq!(
+            exchange.serve(sent()),
+            Err(sent()),
+            "it counts there already"
+        );
+        exchange.queue(hold);
+        assert_eq!(exchange.finish(), Some(sent()));
+        exchange.queue(hold);
+        assert!(!exchange.is_undecided());
+        assert_eq!(exchange.serve(sent()), Err(sent()), "it has ended");
+    }
+
+    #[test]
     fn targets_are_taken_once() {
         let mut exchange = Exchange::default();
         assert_eq!(exchange.send(sent()), Ok(()));
