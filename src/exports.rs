@@ -74,20 +74,20 @@ extern "C" fn proxy_on_request_trailers(stream: u32, _count: usize) -> u32 {
 }
 
 #[no_mangle]
-extern "C" fn proxy_on_response_headers(stream: u32, _count: usize, end: u32) -> u32 {
+extern "C" fn proxy_on_response_headers(stream: u32, _count: usize, _end: u32) -> u32 {
     VM.with(|vm| {
         vm.call(Callback::ResponseHeaders, stream, (), |vm| {
-            vm.response_headers(stream, end != 0);
+            vm.response_headers(stream);
         });
     });
     Action::Continue as u32
 }
 
 #[no_mangle]
-extern "C" fn proxy_on_response_body(stream: u32, size: usize, end: u32) -> u32 {
+extern "C" fn proxy_on_response_body(stream: u32, size: usize, _end: u32) -> u32 {
     VM.with(|vm| {
         vm.call(Callback::ResponseBody, stream, (), |vm| {
-            vm.response_body(stream, size, end != 0);
+            vm.response_body(stream, size);
         });
     });
     BodyAction::Continue as u32

@@ -428,8 +428,8 @@ fn a_request_makes_few_host_calls() {
         host(|host| host.request.push(status));
         vm.request_headers(id, false);
         vm.request_body(id, size, true);
-        vm.response_headers(id, false);
-        vm.response_body(id, 20, true);
+        vm.response_headers(id);
+        vm.response_body(id, 20);
         vm.delete(id);
     }
     let calls = host(|host| host.calls.clone());
@@ -473,8 +473,8 @@ fn whatever_the_host_returns_nothing_panics_and_requests_continue() {
         assert_eq!(vm.request_headers(10, false), Action::Pause);
         host(|host| host.refuses = Some(status));
         assert_eq!(vm.request_body(10, 10, true), BodyAction::Continue);
-        vm.response_headers(10, false);
-        vm.response_body(10, 10, true);
+        vm.response_headers(10);
+        vm.response_body(10, 10);
         vm.delete(10);
         assert_eq!(vm.request_headers(11, false), Action::Continue);
         tick(&mut vm);

@@ -6,9 +6,9 @@ use std::ops::Range;
 use super::*;
 use crate::fake_host::host;
 use crate::filter_tests::{destination, listed, post, vm, ROOT};
-use crate::vm::FAILED_TICKS;
 use epp_core::body::{BodyView, OutOfMemory};
 use epp_core::picker::ExchangeId;
+use epp_core::picker::MAX_FAILED_TICKS;
 use epp_core::protocol::{OWNED_HEADERS, REWRITE_HEADERS};
 
 thread_local! {
@@ -170,7 +170,7 @@ fn a_request_whose_end_panics_is_counted_nowhere() {
 fn ticks_that_always_panic_do_not_hold_requests_forever() {
     let vm = guarded(OPEN);
     begin(&vm, 10);
-    for number in 1..=FAILED_TICKS {
+    for number in 1..=MAX_FAILED_TICKS {
         assert!(host(|host| host.resumed.is_empty()), "{number}");
         vm.call(Callback::Tick, ROOT, (), fail);
     }
@@ -195,7 +195,7 @@ fn the_body_of_another_request_is_not_detached_for_one_that_cannot_be_reached() 
         host.gone = Some(10);
         host.body = b"another's".to_vec();
     });
-    (0..FAILED_TICKS).for_each(|_| vm.call(Callback::Tick, ROOT, (), fail));
+    (0..MAX_FAILED_TICKS).for_each(|_| vm.call(Callback::Tick, ROOT, (), fail));
     assert_eq!(host(|host| host.body.clone()), b"another's");
     assert!(host(|host| host.resumed.is_empty()));
 }
@@ -234,7 +234,7 @@ fn a_part_that_panics_follows_what_was_detach() {
 fn one_tick_that_fails_releases_no_request() {
     let vm = guarded("");
     begin(&vm, 10);
-    for _ in 0..FAILED_TICKS {
+    for _ in 0..MAX_FAILED_TICKS {
         vm.call(Callback::Tick, ROOT, (), fail);
         tick(&vm);
     }

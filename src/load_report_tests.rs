@@ -20,7 +20,7 @@ fn calls_for_a_report(vm: &mut Vm, id: u32, headers: &[(&str, &str)]) -> (u32, b
     );
     request(&[(":status", "200"), report][..1 + usize::from(asked)]);
     host(|host| host.calls.clear());
-    vm.response_headers(id, true);
+    vm.response_headers(id);
     vm.delete(id);
     host(|host| {
         let calls = host.calls.get("proxy_get_header_map_value").copied();

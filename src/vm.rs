@@ -12,18 +12,8 @@ use super::pool::Pool;
 use super::stream::Stream;
 use epp_core::config::Loaded;
 use epp_core::metrics::definitions::REJECTED_CONFIGURATIONS;
-use epp_core::picker::ById;
-use epp_core::picker::ExchangeId;
-use epp_core::picker::Memory;
+use epp_core::picker::{ById, ExchangeId, FailedTicks, Memory, MAX_LOST_EFFECTS};
 use epp_sync::Timer;
-
-/// Consecutive ticks that may panic before held requests are released: no longer than a body is waited
-/// for (five seconds, with the default `bodyTimeout`).
-pub const FAILED_TICKS: u32 = 100;
-
-/// Effects of one failed tick that may panic, each by itself, before the rest is given up: where that many do,
-/// all will, and a panic takes far longer than an effect.
-const MAX_LOST_EFFECTS: u32 = 8;
 
 /// A root context.
 #[derive(Debug, Clone, Copy)]
@@ -47,7 +37,7 @@ pub struct Vm {
     /// Requests whose body has ended and is to be handed back to Envoy by the next tick.
     due: Vec<u32>,
     /// Ticks in a row that panicked.
-    failed_ticks: u32,
+    failed_ticks: FailedTicks,
     /// The memory that the requests of all pools share.
     memory: Arc<Memory>,
 }
@@ -130,7 +120,7 @@ impl Vm {
         };
         if known.timer.fire() {
             self.tick(root);
-            self.failed_ticks = 0;
+            self.failed_ticks.reset();
             if self.pool_of(root).is_some_and(Pool::take_panicked) {
                 self.release_lost(root, None, false);
             }
@@ -272,12 +262,12 @@ impl Vm {
     }
 
     /// Handles the headers of a response.
-    pub fn response_headers(&mut self, id: u32, _end: bool) {
+    pub fn response_headers(&mut self, id: u32) {
         self.act(id, Stream::response_headers);
     }
 
     /// Handles a part of a response's body.
-    pub fn response_body(&mut self, id: u32, size: usize, _end: bool) {
+    pub fn response_body(&mut self, id: u32, size: usize) {
         self.act(id, |stream, pool| stream.response_body(pool, size));
     }
 
@@ -381,14 +371,10 @@ impl Vm {
     fn recover_tick(&mut self, root: u32) -> bool {
         self.count_panic(Callback::Tick, root);
         self.carry_out_rest(root);
-        self.failed_ticks += 1;
         // Left where it is, it may make every tick panic.
         let broken = self.pool_of(root);
         let broken = broken.and_then(|pool| pool.picker.recovery().take_broken());
-        let all = self.failed_ticks >= FAILED_TICKS;
-        if all {
-            self.failed_ticks = 0;
-        }
+        let all = self.failed_ticks.add();
         self.release_lost(root, broken, all);
         false
     }

@@ -7,18 +7,14 @@ use super::guard::{self, Callback};
 use super::statistics::{Sample, Statistics};
 use epp_core::config::settings::ReadBody;
 use epp_core::config::Plan;
-use epp_core::picker::{ById, Effect, ExchangeId, Fetch, FetchId, HostState, LocalReply, Picker};
+use epp_core::picker::{
+    ById, Effect, ExchangeId, FailedTicks, Fetch, FetchId, HostState, LocalReply, Picker,
+    MAX_LOST_EFFECTS,
+};
 use epp_core::prefix::key::Secret;
 use epp_core::time::Timestamp;
 use epp_envoy::logging;
 use epp_sync::{InProcess, Sharing};
-
-/// Consecutive ticks that may panic before held requests are released: no longer than a body is waited for (five
-/// seconds, with the default `bodyTimeout`).
-const FAILED_TICKS: u32 = 100;
-
-/// Effects of one failed tick that may panic, each by itself, before the rest is given up.
-const MAX_LOST_EFFECTS: u32 = 8;
 
 /// A message to a stream, which its worker carries out.
 #[derive(Debug)]
@@ -56,7 +52,7 @@ pub struct Seat {
     /// The local reply to a request whose hook panicked, unless it goes on. Prepared with the plan, because the picker
     /// itself may be broken then.
     reply_on_defect: Option<LocalReply>,
-    failed_ticks: u32,
+    failed_ticks: FailedTicks,
     /// Whether a hook has panicked since the last tick.
     panicked: bool,
 }
@@ -88,7 +84,7 @@ impl Seat {
             orders: Vec::new(),
             last_id: 0,
             reply_on_defect: None,
-            failed_ticks: 0,
+            failed_ticks: FailedTicks::default(),
             panicked: false,
         };
         seat.plan_installed();
@@ -224,7 +220,7 @@ impl Seat {
     /// One tick, 50 ms after the one before. It does not panic.
     pub fn tick(&mut self) {
         match guard::catch(|| self.try_tick()) {
-            Some(()) => self.failed_ticks = 0,
+            Some(()) => self.failed_ticks.reset(),
             None => self.recover_tick(),
         }
         if std::mem::take(&mut self.panicked) {
@@ -304,12 +300,8 @@ impl Seat {
                 break;
             }
         }
-        self.failed_ticks += 1;
         let broken = self.picker.recovery().take_broken();
-        let all = self.failed_ticks >= FAILED_TICKS;
-        if all {
-            self.failed_ticks = 0;
-        }
+        let all = self.failed_ticks.add();
         self.release_lost(broken, all);
     }
 

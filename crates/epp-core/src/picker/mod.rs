@@ -67,7 +67,7 @@ pub use self::explain::{shown, Explanation, Scores};
 pub use self::fixture::Fixture;
 pub use self::head::Head;
 pub use self::memory::{Account, Memory};
-pub use self::recovery::Recovery;
+pub use self::recovery::{FailedTicks, Recovery, MAX_FAILED_TICKS, MAX_LOST_EFFECTS};
 pub use self::reply::LocalReply;
 pub use self::upstream::{ResponseOrigin, Upstream};
 pub use self::verdict::HIGH_MEMORY;

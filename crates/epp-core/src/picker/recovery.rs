@@ -7,6 +7,32 @@ use crate::config::Plan;
 use crate::metrics::definitions::CAUGHT_PANICS;
 use crate::metrics::labels::Callback;
 
+/// Consecutive ticks that may panic before held requests are released: no longer than a body is waited for (five
+/// seconds, with the default `bodyTimeout`).
+pub const MAX_FAILED_TICKS: u32 = 100;
+
+/// Effects of one failed tick that may panic, each by itself, before the rest is given up: where that many do, all
+/// will, and a panic takes far longer than an effect.
+pub const MAX_LOST_EFFECTS: u32 = 8;
+
+/// The ticks in a row that have panicked.
+#[derive(Debug, Default)]
+pub struct FailedTicks(u32);
+
+impl FailedTicks {
+    /// Counts one that panicked. Returns whether all held requests are to be released, once in
+    /// [`MAX_FAILED_TICKS`].
+    pub fn add(&mut self) -> bool {
+        self.0 = (self.0 + 1) % MAX_FAILED_TICKS;
+        self.0 == 0
+    }
+
+    /// Counts one that did not panic.
+    pub fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
 /// A picker one of whose calls has panicked, for a host that catches panics. The exchange that the call was
 /// about is to be closed, or dropped if that panics as well; all others continue.
 ///
