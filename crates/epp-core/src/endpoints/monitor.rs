@@ -230,11 +230,18 @@ impl Monitor {
         !self.members_known && self.begun.is_none_or(waits)
     }
 
-    /// Updates freshness and polls. Returns which endpoints came and went, and what to fetch.
-    pub fn tick(&mut self, clock: &Clock, needed: Needed<'_>) -> (Changes, Vec<Query>) {
+    /// Updates freshness and polls. `waiting`: requests wait for what any page says. Returns which endpoints came and went,
+    /// and what to fetch.
+    pub fn tick(
+        &mut self,
+        waiting: bool,
+        clock: &Clock,
+        needed: Needed<'_>,
+    ) -> (Changes, Vec<Query>) {
         let (mut changes, mut queries) = (Changes::default(), Vec::new());
         self.begun.get_or_insert(clock.now());
         if self.polling {
+            self.poller.set_waiting(waiting);
             self.poll(clock.now(), needed, &mut changes, &mut queries);
             self.note_rereads(clock.now());
         }

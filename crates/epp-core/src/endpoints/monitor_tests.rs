@@ -87,6 +87,8 @@ struct World {
     pages: Vec<(u64, Slot, String)>,
     now: u64,
     asked: usize,
+    /// Whether requests wait for what any page says.
+    waits: bool,
     rng: fastrand::Rng,
 }
 
@@ -106,6 +108,7 @@ impl World {
             pages: Vec::new(),
             now: 10_000,
             asked: 0,
+            waits: false,
             rng: fastrand::Rng::with_seed(seed),
         }
     }
@@ -147,7 +150,7 @@ impl World {
         }
         let servers = &self.servers;
         let needed = |slot: Slot, _: &_, _| !servers[slot.index()].sent.is_empty();
-        let (_, queries) = self.monitor.tick(&clock, &needed);
+        let (_, queries) = self.monitor.tick(self.waits, &clock, &needed);
         for query in queries {
             if let Query::Metrics(slot, address) = query {
                 self.asked += 1;
@@ -177,6 +180,7 @@ fn a_page_is_never_older_than_the_interval_where_something_has_been_in_flight_fo
         for step in 0..1_200 {
             // Idle phases, so that endpoints rest, and busy ones.
             let arrivals = [0.0, 0.001, 0.02, 0.2][step / 100 % 4];
+            world.waits = step / 7 % 10 == 0;
             world.tick(arrivals, 0.0);
             for (slot, server) in (0..).zip(&world.servers) {
                 let busy_for = server.busy_since.map_or(0, |since| world.now - since);
@@ -215,6 +219,33 @@ fn an_idle_pool_is_polled_a_tenth_as_often_and_foreign_traffic_ends_the_rest() {
     world.asked = 0;
     (0..400).for_each(|_| world.tick(0.0, 0.9));
     assert!(world.asked > 7_000, "{}", world.asked);
+}
+
+#[test]
+fn a_request_that_waits_has_a_thousand_endpoints_at_rest_asked_in_turns() {
+    let mut world = World::new(1_000, 1);
+    (0..200).for_each(|_| world.tick(0.0, 0.0));
+    world.waits = true;
+    let begun = world.now;
+    for tick in 0..100 {
+        world.asked = 0;
+        world.tick(0.0, 0.0);
+        // A quarter of the endpoints, as there are four ticks in an interval, give or take what chance does.
+        assert!(world.asked <= 320, "{tick}: {}", world.asked);
+        let oldest = (0..1_000).map(|slot| world.age(slot)).max();
+        // Those that had just been asked have a second interval.
+        let since = world.now - begun;
+        assert!(
+            since <= OLDEST + 200 || oldest <= Some(OLDEST),
+            "{tick}: {oldest:?}"
+        );
+    }
+    // They rest again.
+    world.waits = false;
+    (0..200).for_each(|_| world.tick(0.0, 0.0));
+    world.asked = 0;
+    (0..40).for_each(|_| world.tick(0.0, 0.0));
+    assert!(world.asked < 1_300, "{}", world.asked);
 }
 
 /// Milliseconds between two pages of an endpoint at rest, and the most for which one that says the same is kept back.
@@ -281,7 +312,7 @@ fn an_endpoint_that_rests_and_fails_becomes_stale() {
     while freshness(&world) == Freshness::Fresh {
         world.now += TICK;
         let clock = world.clock();
-        let (_, queries) = world.monitor.tick(&clock, &|_, _, _| false);
+        let (_, queries) = world.monitor.tick(false, &clock, &|_, _, _| false);
         for query in queries {
             if let Query::Metrics(slot, address) = query {
                 let failed = Err(FetchError::Unreachable);
@@ -319,7 +350,7 @@ fn an_endpoint_that_fails_early_in_a_long_rest_becomes_stale_as_soon_as_others()
     while freshness(&world) == Freshness::Fresh {
         world.now += TICK;
         let clock = world.clock();
-        world.monitor.tick(&clock, &|_, _, _| false);
+        world.monitor.tick(false, &clock, &|_, _, _| false);
         let failed = Err(FetchError::Unreachable);
         world.monitor.on_page(Slot(0), &address, failed, &clock);
     }

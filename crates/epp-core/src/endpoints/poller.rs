@@ -76,6 +76,8 @@ pub struct Poller {
     /// Whether an endpoint has ended its rest by itself since [`Self::hasten_all`]: requests come to it that are not this
     /// proxy's.
     hastens: bool,
+    /// Whether requests wait for what any page says: no endpoint rests once its next page has come.
+    waiting: bool,
     /// How often all turns were walked.
     #[cfg(test)]
     pub(super) walks: u32,
@@ -91,6 +93,7 @@ impl Poller {
             in_flight: 0,
             refused: None,
             hastens: false,
+            waiting: false,
             #[cfg(test)]
             walks: 0,
         };
@@ -162,6 +165,11 @@ impl Poller {
         wakes
     }
 
+    /// Sets whether requests wait for what any page says.
+    pub fn set_waiting(&mut self, waiting: bool) {
+        self.waiting = waiting;
+    }
+
     /// Fetches the next page of an endpoint at rest once a second has passed since the last, or an interval if that is longer.
     pub fn hasten(&mut self, slot: Slot) {
         let interval = self.interval.max(BUSY_INTERVAL);
@@ -179,10 +187,11 @@ impl Poller {
         }
     }
 
-    /// If an endpoint has ended its rest by itself, fetches the next page of each other one at rest within an interval:
-    /// spread over the interval, because thousands at once would hold up the worker. To be called once per tick.
+    /// If an endpoint has ended its rest by itself, or requests wait, fetches the next page of each other one at rest within an
+    /// interval: spread over the interval, because thousands at once would hold up the worker. To be called once per tick.
     pub fn hasten_all(&mut self, now: Instant, rng: &mut fastrand::Rng) {
-        if !std::mem::take(&mut self.hastens) {
+        let hastens = std::mem::take(&mut self.hastens) || self.waiting;
+        if !hastens {
             return;
         }
         #[cfg(test)]
@@ -252,6 +261,7 @@ impl Poller {
         rng: &mut fastrand::Rng,
     ) {
         let (interval, rest) = (self.interval, self.rest(slot));
+        let waiting = self.waiting;
         let Some(turn) = self.turns.get_mut(slot.index()) else {
             return;
         };
@@ -269,7 +279,7 @@ impl Poller {
             return;
         }
         turn.failures = 0;
-        if news == PageNews::Changed || turn.is_needed {
+        if news == PageNews::Changed || turn.is_needed || waiting {
             turn.rests = 0;
             // One whose page changes again and again says nothing of the others.
             self.hastens |= rest > 0 && interval + rest >= self.longest;
@@ -435,16 +445,19 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_rests_is_polled_at_once_when_its_page_is_needed() {
-        let (mut poller, mut rng) = (poller(1), rng());
-        let last = poll_same(&mut poller, 20_000, &mut rng).pop().unwrap();
-        assert!(!poller.take(Slot(0), at(last + 250), &mut rng));
-        assert!(poller.need(Slot(0), true));
-        assert!(!poller.need(Slot(0), true));
-        assert!(poller.take(Slot(0), at(last + 250), &mut rng));
-        // It is needed further on: the same page is no reason to rest.
-        poller.record_result(Slot(0), PageNews::Same, at(last + 251), &mut rng);
-        assert!(poller.take(Slot(0), at(last + 480), &mut rng));
-        assert_eq!(poller.rest(Slot(0)), 0);
+        for waiting in [false, true] {
+            let (mut poller, mut rng) = (poller(1), rng());
+            let last = poll_same(&mut poller, 20_000, &mut rng).pop().unwrap();
+            poller.set_waiting(waiting);
+            assert!(!poller.take(Slot(0), at(last + 250), &mut rng));
+            assert!(poller.need(Slot(0), true));
+            assert!(!poller.need(Slot(0), true));
+            assert!(poller.take(Slot(0), at(last + 250), &mut rng));
+            // It is needed further on: the same page is no reason to rest.
+            poller.record_result(Slot(0), PageNews::Same, at(last + 251), &mut rng);
+            assert!(poller.take(Slot(0), at(last + 480), &mut rng));
+            assert_eq!(poller.rest(Slot(0)), 0);
+        }
     }
 
     #[test]

@@ -82,8 +82,8 @@ impl PoolState {
             ..
         } = self;
         let uses_load = !monitor.needs_constants();
-        monitor.tick(clock, &|slot, outliers, in_flight| {
-            uses_load && (waiting || in_flight.requests > 0)
+        monitor.tick(uses_load && waiting, clock, &|slot, outliers, in_flight| {
+            uses_load && in_flight.requests > 0
                 || needs_page(slot, records, outliers, clock)
                 || loads.others_need_page(slot)
         })

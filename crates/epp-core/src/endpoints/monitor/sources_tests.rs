@@ -82,7 +82,7 @@ impl World {
         self.now += 50;
         let clock = Clock::starting_at(Timestamp::from_millis(self.now));
         let is_needed = self.is_needed;
-        let (_, queries) = self.monitor.tick(&clock, &|_, _, _| is_needed);
+        let (_, queries) = self.monitor.tick(false, &clock, &|_, _, _| is_needed);
         queries.iter().for_each(|query| self.answer(query, &clock));
     }
 
@@ -356,7 +356,7 @@ impl World {
         for _ in 0..20 {
             self.now += 50;
             let clock = self.clock();
-            let (_, queries) = self.monitor.tick(&clock, &|_, _, _| true);
+            let (_, queries) = self.monitor.tick(false, &clock, &|_, _, _| true);
             for query in queries {
                 match query {
                     Query::Loads(..) => return query,

@@ -16,6 +16,7 @@
 //! stays the same. With each such page the time to the next one doubles, up to `maxInterval`; otherwise a page is fetched
 //! at each interval. When the page of an endpoint that had rested up to `maxInterval` changes, another gateway has begun to
 //! send to it: the pages of all others at rest are fetched once within an interval. One that keeps changing has no such effect.
+//! When requests begin to wait under flow control, the first pages of endpoints at rest are spread over an interval, too.
 //!
 //! A plan that needs no metrics fetches no pages; one that needs only the KV cache's size fetches each page once a minute,
 //! once a second while a request to the endpoint has no response, and at each interval while requests there wait unusually
