@@ -69,4 +69,4 @@ pub const BUILD: &str = "epp-wasm/build";
 
 /// The beginning of all other keys: a name, and the version of everything that is shared. Two versions of the module do
 /// not read each other's values; any change to a value's bytes or meaning increases it.
-pub const ROOT: &str = "epp-wasm/15";
+pub const ROOT: &str = "epp-wasm/16";

@@ -296,6 +296,28 @@ mod tests {
     }
 
     #[test]
+    fn a_change_of_the_source_is_no_sign_of_work_to_those_who_adopt_it() {
+        let (mut poller, mut own) = (store(0), store(0));
+        let mut works = |from_loads, running, at| {
+            let metrics = Metrics {
+                from_loads,
+                running: Some(running),
+                ..Metrics::default()
+            };
+            poller.set_metrics(Slot(0), metrics, false, Timestamp::from_millis(at));
+            let clock = Clock::starting_at(Timestamp::from_millis(at));
+            own.refresh(&clock, Duration::from_secs(2));
+            own.adopt_metrics(decode_metrics(&encode_metrics(&poller)).unwrap());
+            own.refresh(&clock, Duration::from_secs(2));
+            own.worked_at(Slot(0)).is_some()
+        };
+        assert!(!works(false, 9.0, 1_000));
+        assert!(!works(true, 5.0, 1_200));
+        assert!(!works(false, 4.0, 1_400));
+        assert!(works(false, 3.0, 1_600));
+    }
+
+    #[test]
     fn a_poller_that_has_just_begun_takes_nothing_back() {
         let begun = encode_metrics(&store(0));
         let mut own = store(1_000);

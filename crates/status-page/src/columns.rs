@@ -9,7 +9,7 @@ pub type Column = (&'static str, &'static str, &'static str);
 pub const ENDPOINTS: &[Column] = &[
     ("l", "endpoint", "Its address, and its name where discovery knows one."),
     ("", "may be\npicked", "Whether new requests may go there, and why not."),
-    ("", "metrics", "Whether its metrics page was read lately. Without fresh metrics it counts as the average of the others. At rest: its page is not needed now, and is read more rarely."),
+    ("", "metrics", "Whether its metrics page was read lately. Without fresh metrics it counts as the average of the others. /v1/loads: its load is read there. At rest: its page is not needed now, and is read more rarely."),
     ("", "age", "Time since its metrics page was read."),
     ("", "waiting\nrequests", "Its queue, from all clients, as its metrics page says."),
     ("", "running\nrequests", "Requests that it computes, as its metrics page says."),

@@ -149,7 +149,7 @@ fn endpoint_of(
                     (None, true) => "yes",
                 }
             }
-            td.bad[fresh != "fresh"] { (fresh) @if rests { ", at rest" } @if failures > 0 { ", " (failures) " failed" @if let Some(reason) = poll_error { ": " (reason) } } }
+            td.bad[fresh != "fresh"] { (fresh) @if metrics.from_loads { ", /v1/loads" } @if rests { ", at rest" } @if failures > 0 { ", " (failures) " failed" @if let Some(reason) = poll_error { ": " (reason) } } }
             td { @if let Some(scraped) = scraped { (now.saturating_sub(scraped.as_millis())) " ms" } @else { "–" } }
             td { (whole(metrics.waiting)) }
             td { (whole(metrics.running)) }

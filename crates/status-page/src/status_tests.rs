@@ -139,6 +139,31 @@ fn the_page_shows_what_was_reported() {
 }
 
 #[test]
+fn an_endpoint_whose_loads_are_read_is_shown_as_such() {
+    let shown = |from_loads| {
+        let mut memory = InProcess::default();
+        pool(&mut memory, report());
+        let base = report::base("epp", "a<b>");
+        let read = memory.get(&format!("{base}/metrics")).unwrap().0;
+        let mut store = EndpointStore::default();
+        let members = memory.get(&format!("{base}/members")).unwrap().0;
+        store.adopt_members(snapshot::decode_members(&members).unwrap());
+        store.adopt_metrics(snapshot::decode_metrics(&read).unwrap());
+        let metrics = &mut store.pool.get_mut(Slot(0)).unwrap().metrics;
+        metrics.from_loads = from_loads;
+        let written = snapshot::encode_metrics(&store);
+        memory.set(&format!("{base}/metrics"), &written, None);
+        page(&mut memory, NOW, "b")
+    };
+    let text = shown(true);
+    assert!(
+        text.contains("<td class=\"\">fresh, /v1/loads</td>"),
+        "{text}"
+    );
+    assert!(shown(false).contains("<td class=\"\">fresh</td>"));
+}
+
+#[test]
 fn an_endpoint_at_rest_is_shown_as_such_while_its_page_comes() {
     let shown = |rest, failures| {
         let mut memory = InProcess::default();

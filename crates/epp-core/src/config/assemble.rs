@@ -216,7 +216,7 @@ impl Assembly<'_> {
             of.metrics_extractor.clone()
         });
         let extractor = extractor.unwrap_or_default();
-        let source = source.unwrap_or_default();
+        let mut source = source.unwrap_or_default();
         let EnvoyProxy { picker, envoy } = self.proxy(document);
         let rewrite = self.part(document, Rewrite, &[], |of| of.rewrite.clone());
         let scheduler = scheduler?;
@@ -233,7 +233,7 @@ impl Assembly<'_> {
         let discovery = discovery.unwrap_or_default();
         let admission = self.admission(document, cluster_of(&envoy, &discovery), &mut needs);
         self.check_labels(&needs, &discovery);
-        self.check_extractor(document, &source, &extractor, &needs);
+        self.check_extractor(document, &mut source, &extractor, &needs);
         let load = load.or_else(|| (needs.in_flight || needs.tokens).then(Default::default));
         let discounts = load.as_ref().and_then(|load| self.discounts(load, needs));
         // The cached part depends on the model, and a prompt's cost on the cached part.
@@ -301,12 +301,12 @@ impl Assembly<'_> {
         }
     }
 
-    /// Warns of custom attributes that no endpoint has, and of `/v1/loads` that is not read because plugins need less or more
-    /// than it says.
+    /// Warns of custom attributes that no endpoint has. Turns `/v1/loads` off, and warns, where plugins need less or more than
+    /// it says.
     fn check_extractor(
         &mut self,
         document: &Document,
-        source: &MetricsDataSource,
+        source: &mut MetricsDataSource,
         extractor: &CoreMetricsExtractor,
         needs: &Needs,
     ) {
@@ -324,6 +324,7 @@ impl Assembly<'_> {
         } else {
             return;
         };
+        source.sglang_loads = false;
         let mut instances = self.instances.iter();
         let own = instances.find(|one| one.capabilities.metrics_source.is_some());
         if let Some(own) = own {

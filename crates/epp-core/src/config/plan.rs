@@ -308,6 +308,9 @@ impl Plan {
                 "; metrics every {interval} ms, of endpoints at rest every {longest} ms"
             ),
         };
+        if self.source.sglang_loads {
+            text.push_str(", SGLang's from /v1/loads");
+        }
         let _ = write!(text, "; requests without an endpoint are {failure}");
         if self.settings.dry_run {
             text.push_str(

@@ -70,6 +70,7 @@ impl Loads {
     /// Returns an endpoint's metrics with this load, and all else as it is known.
     pub fn metrics(self, known: &Metrics) -> Metrics {
         Metrics {
+            from_loads: true,
             waiting: Some(self.waiting),
             running: Some(self.running),
             kv_usage: Some(self.kv_usage),

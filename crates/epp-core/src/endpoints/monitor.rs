@@ -167,8 +167,7 @@ impl Monitor {
         self.extractions = engines.map(extraction).collect();
         self.pages.clear();
         self.sources.clear();
-        // One page a minute is enough for constants.
-        self.sources.with_loads = plan.source.sglang_loads && !self.needs_constants;
+        self.sources.with_loads = plan.source.sglang_loads;
         self.settings = Settings {
             engine_label: plan.extractor.engine_label.clone(),
             default_engine: plan.extractor.default_engine.clone(),
@@ -327,15 +326,17 @@ impl Monitor {
 
     /// Takes in what was read of an endpoint, or that nothing was.
     fn take_in(&mut self, slot: Slot, found: Result<Page, FetchError>, clock: &Clock) -> Scrape {
+        let is_known = found.as_ref().is_ok_and(|page| self.is_known(slot, page));
         let news = match &found {
-            Ok(page) if self.is_known(slot, page) => PageNews::Same,
+            // Of another source, all may differ by that alone.
+            Ok(page) if is_known || self.is_of_other_source(slot, page) => PageNews::Same,
             Ok(_) => PageNews::Changed,
             Err(_) => PageNews::Unread,
         };
         self.poller
             .record_result(slot, news, clock.now(), &mut self.rng);
         self.set_poll_error(slot, found.as_ref().err().copied());
-        if news == PageNews::Same && self.stays_at_rest(slot) {
+        if is_known && self.stays_at_rest(slot) {
             self.rereads.add(slot, clock.wall());
             return Scrape::Known;
         }

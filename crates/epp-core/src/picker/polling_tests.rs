@@ -242,6 +242,10 @@ fn the_summary_of_a_plan_says_how_often_pages_are_fetched() {
         let summary = plan(&format!("{{pluginRef: {scorer}}}")).summary();
         assert!(summary.contains(expected), "{summary}");
     }
+    let mut plan = plan(QUEUE);
+    plan.source.sglang_loads = true;
+    let (summary, expected) = (plan.summary(), " every 2000 ms, SGLang's from /v1/loads;");
+    assert!(summary.contains(expected), "{summary}");
 }
 
 /// A VM that polls, and another one that learns from it what the pages say, 50 ms later.

@@ -2,6 +2,7 @@
 
 use self::world::{Server, World, FINE, HUNG};
 use super::super::ExchangeId;
+use crate::scheduling::{Metrics, Slot};
 
 #[path = "stalls_world.rs"]
 mod world;
@@ -281,6 +282,27 @@ fn without_the_counter_of_tokens_more_time_is_given() {
     world.run(10_000);
     assert_eq!(world.hung(), [false; 4]);
     world.run(6_000);
+    assert_eq!(world.hung(), [true, false, false, false]);
+}
+
+#[test]
+fn another_source_of_the_load_is_no_work() {
+    let mut world = World::new(&[FINE; 4]);
+    world.counts = false;
+    world.run(3_000);
+    world.servers[0] = HUNG;
+    world.run(8_000);
+    // The next page is of the former source again.
+    let now = world.at();
+    let store = &mut world.picker.dispatcher.endpoints.monitor.store;
+    let loads = Metrics {
+        from_loads: true,
+        waiting: Some(0.0),
+        kv_usage: Some(0.95),
+        ..store.page(Slot(0)).unwrap().into_owned()
+    };
+    store.set_metrics(Slot(0), loads, false, now);
+    world.run(8_000);
     assert_eq!(world.hung(), [true, false, false, false]);
 }
 

@@ -82,6 +82,8 @@ pub const MAX_ATTRIBUTES: usize = 16;
 pub struct Metrics {
     /// The model that the server's series are about, if its name has at most [`MAX_MODEL_BYTES`].
     pub model: Option<String>,
+    /// Whether the load is that of SGLang's `/v1/loads`, instead of the page's.
+    pub from_loads: bool,
     /// Requests waiting in the server's queue.
     pub waiting: Option<f64>,
     /// Whether the page has several series of them, such as one for each engine.
@@ -104,15 +106,17 @@ pub struct Metrics {
 
 impl Metrics {
     /// Returns whether the engine has worked since an earlier page. Requests that arrive at an engine that stands still
-    /// change a page as well: they only add to its load. A value that one of the pages lacks says nothing.
+    /// change a page as well: they only add to its load. A value that one of the pages lacks says nothing, and neither does
+    /// one of another source: SGLang updates its page and `/v1/loads` at different times.
     pub fn shows_work_since(&self, before: &Self) -> bool {
         let compare = |now: Option<f64>, before: Option<f64>| now?.partial_cmp(&before?);
         let changes = |now, before| compare(now, before).is_some_and(Ordering::is_ne);
         let shrinks = |now, before| compare(now, before).is_some_and(Ordering::is_lt);
-        changes(self.generated, before.generated)
-            || changes(self.kv_usage, before.kv_usage)
-            || shrinks(self.running, before.running)
-            || shrinks(self.waiting, before.waiting)
+        self.from_loads == before.from_loads
+            && (changes(self.generated, before.generated)
+                || changes(self.kv_usage, before.kv_usage)
+                || shrinks(self.running, before.running)
+                || shrinks(self.waiting, before.waiting))
     }
 
     /// Returns whether a later page says the same of what changes while a server runs. `lora`: whether that page lists
@@ -120,6 +124,7 @@ impl Metrics {
     pub fn has_measurements_of(&self, later: &Self, lora: bool) -> bool {
         let measured = |of: &Self| [of.waiting, of.running, of.kv_usage, of.generated];
         measured(self) == measured(later)
+            && self.from_loads == later.from_loads
             && self.attributes == later.attributes
             && (!lora || self.lora == later.lora)
     }

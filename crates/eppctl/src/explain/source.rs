@@ -295,6 +295,7 @@ fn endpoint_of(given: SnapshotEndpoint) -> EndpointState {
             model: None,
             waiting: given.waiting,
             several_series: false,
+            from_loads: false,
             running: given.running,
             kv_usage: given.kv_usage,
             generated: None,

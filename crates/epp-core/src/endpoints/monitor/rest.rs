@@ -103,6 +103,12 @@ impl Monitor {
         })
     }
 
+    /// Returns whether the load of an endpoint was last read from the other one of its sources.
+    pub(super) fn is_of_other_source(&self, slot: Slot, page: &Page) -> bool {
+        let endpoint = self.store.pool.get(slot);
+        endpoint.is_some_and(|known| known.metrics.from_loads != page.metrics.from_loads)
+    }
+
     /// Ends a rest: the page counts as on time until now, and is late from now on.
     pub(super) fn end_rest(&mut self, slot: Slot, now: Instant) {
         // When the page was read again is not noted: without a rest, it would count as a new page, and the other pickers would

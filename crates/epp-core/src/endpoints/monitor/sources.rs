@@ -1,8 +1,8 @@
 //! Which of its two sources an endpoint is asked for: its metrics page, or SGLang's `/v1/loads`.
 //!
 //! The page comes first, and then once a minute for what `/v1/loads` does not say: the size of the KV cache, and the model.
-//! Its gauges count only while `/v1/loads` brings nothing: SGLang updates them at other times, so that each change from one
-//! source to the other may look like work of the engine. An endpoint whose `/v1/loads` brings nothing is asked for its page
+//! Its gauges count only while `/v1/loads` brings nothing. SGLang updates them at other times, so that a change from one
+//! source to the other is no sign of work or of traffic. An endpoint whose `/v1/loads` brings nothing is asked for its page
 //! at once, and for a minute.
 
 use super::{Monitor, Scrape};
@@ -135,6 +135,7 @@ impl Monitor {
         let known = self.store.page(slot).filter(|_| has_loads);
         if let (Some(known), Ok(page)) = (known, &mut found) {
             let metrics = &mut page.metrics;
+            metrics.from_loads = known.from_loads;
             (metrics.waiting, metrics.running) = (known.waiting, known.running);
             (metrics.kv_usage, metrics.generated) = (known.kv_usage, known.generated);
         }
@@ -155,7 +156,7 @@ impl Monitor {
     }
 
     /// Returns whether `/v1/loads` of this endpoint is to be read, if it serves it.
-    pub(super) fn may_serve_loads(&self, endpoint: &Endpoint) -> bool {
+    pub fn may_serve_loads(&self, endpoint: &Endpoint) -> bool {
         let suffice = |extraction: &Extraction| extraction.loads_suffice();
         self.sources.with_loads && self.extraction(endpoint).is_some_and(suffice)
     }

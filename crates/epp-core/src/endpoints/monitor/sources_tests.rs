@@ -186,6 +186,51 @@ fn the_page_that_comes_once_a_minute_does_not_end_a_rest() {
 }
 
 #[test]
+fn a_change_of_the_source_is_no_sign_of_work() {
+    let mut world = World::new(&queue(), both());
+    let read = |world: &World| (world.known().1, world.endpoint().metrics.from_loads);
+    let worked_at = |world: &World| world.monitor.store.worked_at(Slot(0));
+    // From 9 running requests to 1.
+    world.run(2);
+    assert_eq!(read(&world), (Some(1.0), true));
+    world.server.page = page(1, 100);
+    world.server.loads = None;
+    world.run(2);
+    assert_eq!(read(&world), (Some(9.0), false));
+    world.server.loads = loads(2);
+    world.run(62);
+    assert_eq!(read(&world), (Some(1.0), true));
+    world.monitor.set_polling(false);
+    world.monitor.set_polling(true);
+    world.run(2);
+    assert_eq!(worked_at(&world), None);
+    world.server.loads = loads(1);
+    world.run(1);
+    assert!(worked_at(&world).is_some());
+}
+
+#[test]
+fn a_change_of_the_source_ends_no_rest() {
+    let mut world = World::new(&queue(), both());
+    world.is_needed = false;
+    world.run(10);
+    let mut other = None;
+    for from_loads in [false, true, false] {
+        std::mem::swap(&mut world.server.loads, &mut other);
+        for _ in 0..20 * 70 {
+            world.tick();
+            assert_eq!(world.monitor.store.condition(Slot(0)).rest, 1_800);
+        }
+        assert_eq!(world.endpoint().metrics.from_loads, from_loads);
+    }
+    assert_eq!(world.monitor.poller.walks, 0);
+    // Traffic does.
+    world.server.page = page(8, 100);
+    world.run(3);
+    assert_eq!(world.monitor.poller.walks, 1);
+}
+
+#[test]
 fn the_page_that_comes_once_a_minute_does_not_make_a_reported_load_the_page_s() {
     let server = Server {
         page: page(7, 100),
@@ -274,12 +319,14 @@ fn a_server_without_a_page_is_known_by_its_loads() {
     assert_eq!(world.endpoint().freshness, Freshness::Stale);
 }
 
-/// Returns the warnings about the parameter.
+/// Returns the warnings about the parameter. A plan with one has it off.
 fn told(text: &str) -> Vec<String> {
-    let warnings = config::load(text).unwrap().warnings;
-    let told = warnings.iter().map(ToString::to_string);
-    told.filter(|it| it.contains("plugins[3].parameters.sglangLoads"))
-        .collect()
+    let loaded = config::load(text).unwrap();
+    let warnings = loaded.warnings.iter().map(ToString::to_string);
+    let told = warnings.filter(|it| it.contains("plugins[3].parameters.sglangLoads"));
+    let told: Vec<String> = told.collect();
+    assert_eq!(loaded.plan.source.sglang_loads, told.is_empty());
+    told
 }
 
 #[test]

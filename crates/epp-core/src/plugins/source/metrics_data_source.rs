@@ -26,10 +26,12 @@
 //! page, through the same cluster and at the same port. SGLang has it since January 2026. It answers from shared memory since
 //! May 2026; before, each answer is a request to its scheduler, and the page may be cheaper. The page is still read once a
 //! minute, for the size of the KV cache. An endpoint whose `/v1/loads` is missing, does not come or is not understood is asked
-//! for its page for a minute, then for `/v1/loads` again; the failure is counted in `llm_d_epp_datalayer_poll_errors_total`. A
-//! server with `--api-key` answers 401. In a disaggregated deployment `/v1/loads` also counts requests in the queues before and
-//! after the KV transfer as waiting. Where a plugin needs custom metrics or adapters of `sglang`, which only the page has, or
-//! none needs the load of endpoints, the page is read as without. The form of the answer is that of SGLang's source; it was not tried on a running SGLang.
+//! for its page for a minute, then for `/v1/loads` again; the failure is counted in `llm_d_epp_datalayer_poll_errors_total`.
+//! The status page shows of which endpoints `/v1/loads` is read, and the line in the log about the document in force says that
+//! it is asked for. A server with `--api-key` answers 401. In a disaggregated deployment `/v1/loads` also counts requests in
+//! the queues before and after the KV transfer as waiting. Where a plugin needs custom metrics or adapters of `sglang`, which
+//! only the page has, or none needs the load of endpoints, the page is read as without. The form of the answer is that of
+//! SGLang's source; it was not tried on a running SGLang.
 //!
 //! ```yaml
 //! - type: metrics-data-source
@@ -116,7 +118,7 @@ pub struct MetricsDataSource {
     pub cluster: String,
     /// Age from which on metrics are not trusted.
     pub staleness: Duration,
-    /// Whether SGLang's `/v1/loads` is read instead of its page.
+    /// Whether SGLang's `/v1/loads` is read instead of its page; false in a plan where that would have no effect.
     pub sglang_loads: bool,
 }
 
