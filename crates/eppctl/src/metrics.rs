@@ -4,7 +4,9 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use clap::Args;
-use epp_core::endpoints::engine::{built_in, EngineConfig};
+use epp_core::config::Plan;
+use epp_core::endpoints::engine::EngineConfig;
+use epp_core::endpoints::loads::{self, Loads};
 use epp_core::endpoints::review::{FamilyReview, Review};
 use epp_core::endpoints::scan::Extraction;
 use epp_core::scheduling::{Metrics as Values, Needs};
@@ -17,6 +19,8 @@ use crate::output::{
 };
 
 /// Show which series of a metrics page are read, and why others are not.
+///
+/// Where the document has sglangLoads: true, the load of an SGLang server at HOST:PORT is that of its /v1/loads.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl metrics tests/fixtures/vllm-0.32/metrics_busy.txt
@@ -51,6 +55,8 @@ struct Read {
     /// The values that decisions use.
     values: MetricValues,
     families: Vec<FamilyRead>,
+    /// Why the load is the page's, although the document has SGLang's `/v1/loads` read.
+    loads_unread: Option<String>,
 }
 
 /// A family that the engine's configuration names.
@@ -75,6 +81,8 @@ struct SeriesRead {
 /// The values of an endpoint's metrics; unknown values are absent.
 #[derive(Serialize, Default, Clone)]
 pub struct MetricValues {
+    /// Whether the load is that of SGLang's `/v1/loads`.
+    from_loads: bool,
     waiting: Option<f64>,
     running: Option<f64>,
     kv_usage: Option<f64>,
@@ -96,6 +104,7 @@ impl MetricValues {
         let lora = &values.lora;
         let none = lora.active.is_empty() && lora.waiting.is_empty() && lora.max == 0;
         Self {
+            from_loads: values.from_loads,
             waiting: values.waiting,
             running: values.running,
             kv_usage: values.kv_usage,
@@ -118,6 +127,9 @@ impl MetricValues {
             number(self.running),
             number(self.kv_usage)
         );
+        if self.from_loads {
+            line += " (from /v1/loads)";
+        }
         if let Some(lora) = &self.lora {
             let names = |names: &[String]| match names {
                 [] => "none".to_owned(),
@@ -143,10 +155,14 @@ impl MetricValues {
 impl Metrics {
     /// Reads the page and shows it.
     pub fn run(&self, output: &mut Output) -> Result<ExitStatus, Error> {
-        let engine = self.engine()?;
+        let plan = self.config.as_ref().map(|file| load_plan(file));
+        let plan = plan.transpose()?;
+        let engine = self.engine(plan.as_ref())?;
         let page = fetch(&self.page)?;
         let review = Extraction::new(&engine, &Needs::METRICS).review(&page);
-        let read = Read::of(&self.page, &engine, review);
+        let reads_loads = plan.is_some_and(|plan| reads_loads(&plan, &engine));
+        let loads = reads_loads.then(|| fetch_loads(&self.page));
+        let read = Read::of(&self.page, &engine, review, loads);
         output.print(&read)?;
         Ok(match read.usable {
             true => ExitStatus::Ok,
@@ -154,14 +170,9 @@ impl Metrics {
         })
     }
 
-    fn engine(&self) -> Result<EngineConfig, Error> {
-        let (engines, default) = match &self.config {
-            Some(file) => {
-                let extractor = load_plan(file)?.extractor;
-                (extractor.engines, extractor.default_engine)
-            }
-            None => (built_in(), "vllm".to_owned()),
-        };
+    fn engine(&self, plan: Option<&Plan>) -> Result<EngineConfig, Error> {
+        let extractor = plan.map(|plan| plan.extractor.clone()).unwrap_or_default();
+        let (engines, default) = (extractor.engines, extractor.default_engine);
         let name = self.engine.clone().unwrap_or(default);
         let known: Vec<&str> = engines.iter().map(|engine| engine.name.as_str()).collect();
         let unknown = || {
@@ -175,13 +186,23 @@ impl Metrics {
     }
 }
 
-/// Reads a page from a file, a URL or an address. A file takes precedence over an address.
-fn fetch(place: &str) -> Result<Vec<u8>, Error> {
+/// Returns whether a plan reads `/v1/loads` of servers of this engine.
+fn reads_loads(plan: &Plan, engine: &EngineConfig) -> bool {
+    plan.source.sglang_loads && Extraction::new(engine, &plan.needs).loads_suffice()
+}
+
+/// Returns whether a page's place is HOST:PORT. A file takes precedence over an address.
+fn is_address(place: &str) -> bool {
     let port = place.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-    let url = match port {
-        _ if place.contains("://") => place.to_owned(),
-        Some(Ok(_)) if !Path::new(place).exists() => format!("http://{place}/metrics"),
-        _ => return read(place),
+    !place.contains("://") && matches!(port, Some(Ok(_))) && !Path::new(place).exists()
+}
+
+/// Reads a page from a file, a URL or an address.
+fn fetch(place: &str) -> Result<Vec<u8>, Error> {
+    let url = match is_address(place) {
+        true => format!("http://{place}/metrics"),
+        false if place.contains("://") => place.to_owned(),
+        false => return read(place),
     };
     admin::get(&url).map_err(|error| {
         Error::new(format!(
@@ -190,9 +211,33 @@ fn fetch(place: &str) -> Result<Vec<u8>, Error> {
     })
 }
 
+/// Reads SGLang's `/v1/loads` of the server at this address. If it cannot be read, returns why.
+fn fetch_loads(address: &str) -> Result<Loads, String> {
+    let path = loads::PATH;
+    if !is_address(address) {
+        return Err(format!(
+            "{path} is read of a server that is named as HOST:PORT"
+        ));
+    }
+    let url = format!("http://{address}{path}");
+    let answer = admin::get(&url).map_err(|error| format!("{url}: {error}"))?;
+    let loads = Loads::read(&answer).filter(|_| answer.len() <= loads::MAX_BYTES);
+    loads.ok_or_else(|| format!("{url}: not the load of each rank"))
+}
+
 impl Read {
-    fn of(page: &str, engine: &EngineConfig, review: Review) -> Self {
+    /// Returns what was read of a page, and of `/v1/loads` if the document has it read.
+    fn of(
+        page: &str,
+        engine: &EngineConfig,
+        review: Review,
+        loads: Option<Result<Loads, String>>,
+    ) -> Self {
         let usable = review.page.is_some();
+        let mut metrics = review.page.unwrap_or_default().metrics;
+        if let Some(Ok(loads)) = &loads {
+            metrics = loads.metrics(&metrics);
+        }
         Self {
             page: page.to_owned(),
             engine: engine.name.clone(),
@@ -202,8 +247,9 @@ impl Read {
                 (false, false) => Some("it does not end with a line break, so it is incomplete"),
                 (false, true) => Some("it has none of the engine's metrics"),
             },
-            values: MetricValues::of(&review.page.unwrap_or_default().metrics),
+            values: MetricValues::of(&metrics),
             families: review.families.into_iter().map(FamilyRead::of).collect(),
+            loads_unread: loads.and_then(Result::err),
         }
     }
 }
@@ -252,6 +298,10 @@ impl Report for Read {
                     None => writeln!(out, "{line}  {text}  {}", styled(WARNING, "not read"))?,
                 }
             }
+        }
+        if let Some(why) = &self.loads_unread {
+            let page = styled(WARNING, "the load is the page's");
+            writeln!(out, "{page}: {why}")?;
         }
         let (page, engine) = (&self.page, &self.engine);
         match self.why {

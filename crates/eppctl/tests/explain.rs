@@ -7,7 +7,7 @@ mod common;
 use common::{eppctl, out};
 use envoy_harness::client::complete;
 use envoy_harness::proxy::Setup;
-use fake_model_server::{Pinned, Settings, Sim};
+use fake_model_server::{Faults, Pinned, Settings, Sim};
 use serde_json::{json, Value};
 
 const POOL: &str = "endpoints:
@@ -414,4 +414,63 @@ dataLayer: {}
     );
     assert!(!output.status.success());
     assert!(String::from_utf8_lossy(&output.stderr).contains("NAME: VALUE"));
+}
+
+/// A plan for servers of the engine `sglang`, whose page has vLLM's names.
+const LOADS: &str = r#"apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: queue-scorer}
+- {type: prefix-cache-scorer}
+- {type: metrics-data-source, parameters: {sglangLoads: true}}
+- type: core-metrics-extractor
+  parameters:
+    defaultEngine: sglang
+    engineConfigs:
+    - {name: sglang, queuedRequestsSpec: "vllm:num_requests_waiting", cacheInfoSpec: "vllm:cache_config_info"}
+"#;
+
+#[test]
+fn the_load_of_a_pod_is_that_of_its_loads_as_in_the_filter_and_without_them_that_of_its_page() {
+    let sim = pods();
+    let pod = sim.addresses()[0].to_string();
+    let config = file("loads.yaml", LOADS);
+    let arguments = [&config, "--request", "-", "--pod", &pod];
+    let metrics = |report: &Value| report["candidates"][0]["metrics"].clone();
+    let report = explained(&arguments);
+    let read = metrics(&report);
+    assert_eq!(report["notes"], json!([]));
+    // The names of the page's families have none for the utilization.
+    assert_eq!(
+        (&read["from_loads"], &read["kv_usage"]),
+        (&json!(true), &json!(0.25))
+    );
+    assert_eq!(read["waiting"], 7.0);
+    assert!(read["num_blocks"].is_number(), "from the page: {read}");
+    let off = file(
+        "page.yaml",
+        &LOADS.replace("sglangLoads: true", "sglangLoads: false"),
+    );
+    let read = metrics(&explained(&[&off, "--request", "-", "--pod", &pod]));
+    assert_eq!(
+        (&read["from_loads"], &read["kv_usage"]),
+        (&json!(false), &Value::Null)
+    );
+    assert_eq!(read["waiting"], 7.0);
+    sim.pod(0).set_faults(Faults {
+        no_loads: true,
+        ..Faults::default()
+    });
+    let report = explained(&arguments);
+    let read = metrics(&report);
+    assert_eq!(
+        (&read["from_loads"], &read["waiting"]),
+        (&json!(false), &json!(7.0))
+    );
+    let note = report["notes"][0].as_str().unwrap();
+    let parts = [
+        "/v1/loads?include=core: http status: 404",
+        "the load on its page counts",
+    ];
+    assert!(parts.iter().all(|part| note.contains(part)), "{note}");
 }

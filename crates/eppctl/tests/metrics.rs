@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use common::{eppctl, out};
-use fake_model_server::{Pinned, Settings, Sim};
+use fake_model_server::{Faults, Pinned, Settings, Sim};
 use serde_json::{json, Value};
 
 fn metrics(page: &str, arguments: &[&str]) -> (Value, Option<i32>) {
@@ -204,6 +204,57 @@ fn a_pods_page_is_fetched_and_explain_shows_the_values_used() {
     );
     let text = out(&eppctl(&[&["explain"], &arguments[..]].concat(), body));
     assert!(text.contains("waiting 7, running 0, KV 0.25"), "{text}");
+}
+
+#[test]
+fn the_load_is_that_of_loads_where_the_document_has_them_read() {
+    let sim = Sim::start(1, &Settings::default()).unwrap();
+    sim.pod(0).pin(Pinned {
+        waiting: Some(7),
+        kv_usage: Some(0.25),
+        ..Pinned::default()
+    });
+    let pod = sim.addresses()[0].to_string();
+    // The page's names are vLLM's, but for the utilization, which it does not have.
+    let document = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: queue-scorer}
+- {type: metrics-data-source, parameters: {sglangLoads: true}}
+- {type: core-metrics-extractor, parameters: {defaultEngine: sglang, engineConfigs: [{name: sglang, queuedRequestsSpec: \"vllm:num_requests_waiting\"}]}}
+";
+    let config = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("metrics-loads.yaml");
+    std::fs::write(&config, document).unwrap();
+    let config = config.to_str().unwrap();
+    let shown = |place: &str, more: &[&str]| {
+        let arguments = ["metrics", "-o", "json", "--config", config, place];
+        let output = eppctl(&[&arguments[..], more].concat(), "");
+        let shown: Value = serde_json::from_str(&out(&output)).unwrap();
+        let values = &shown["values"];
+        let values = [
+            &values["from_loads"],
+            &values["waiting"],
+            &values["kv_usage"],
+        ];
+        let unread = shown["loads_unread"].as_str().map(ToOwned::to_owned);
+        (values.map(Clone::clone), unread.unwrap_or_default())
+    };
+    let of_loads = [json!(true), json!(7.0), json!(0.25)];
+    let of_page = [json!(false), json!(7.0), Value::Null];
+    assert_eq!(shown(&pod, &[]), (of_loads, String::new()));
+    let (values, why) = shown(&format!("http://{pod}/metrics"), &[]);
+    assert!(values == of_page && why.contains("HOST:PORT"), "{why}");
+    // The other engine's page is all that there is of it.
+    let (_, why) = shown(&pod, &["--engine", "vllm"]);
+    assert_eq!(why, "");
+    sim.pod(0).set_faults(Faults {
+        no_loads: true,
+        ..Faults::default()
+    });
+    let (values, why) = shown(&pod, &[]);
+    assert!(values == of_page && why.contains("404"), "{why}");
+    let text = out(&eppctl(&["metrics", "--config", config, &pod], ""));
+    assert!(text.contains("the load is the page's: http"), "{text}");
 }
 
 /// Serves one page to all requests, and returns its address.

@@ -1,5 +1,6 @@
 //! `eppctl explain`: explains one decision, made by the filter's own picker.
 
+mod live;
 mod report;
 mod source;
 
@@ -11,11 +12,12 @@ use epp_core::config::Plan;
 use epp_core::picker::{Effect, ExchangeId, Head, Picker};
 use epp_core::plugins::discovery::inline::StaticDiscovery;
 use epp_core::plugins::Discovery;
-use epp_core::scheduling::{DecisionMode, Freshness, Health, InFlight, Slot};
+use epp_core::scheduling::{DecisionMode, Health, InFlight, Slot};
 use epp_core::time::Timestamp;
 
 use crate::input::{load_plan, read};
 use crate::output::{Error, ExitStatus, Output};
+use live::read_live;
 use report::explained;
 use source::{PoolState, Source};
 
@@ -95,7 +97,7 @@ impl Explain {
             ));
         }
         let mut picker = self.picker(plan, &state);
-        read_pages(&mut picker, &mut state);
+        read_live(&mut picker, &mut state);
         set_endpoints(&mut picker, &state);
         for warm in &self.warm {
             self.warm(&mut picker, warm)?;
@@ -198,28 +200,6 @@ fn decision(picker: &mut Picker) -> Option<Effect> {
 const WARMING: ExchangeId = ExchangeId(1);
 /// The id of the request that is explained.
 const EXPLAINED: ExchangeId = ExchangeId(2);
-
-/// Reads the endpoints' metrics pages.
-fn read_pages(picker: &mut Picker, state: &mut PoolState) {
-    for (slot, known) in (0..).map(Slot).zip(&mut state.endpoints) {
-        let Some(page) = &known.page else {
-            continue;
-        };
-        if picker.fixture().read_page(now(), slot, page) {
-            let endpoint = picker.pool().get(slot);
-            known.metrics = endpoint
-                .map(|read| read.metrics.clone())
-                .unwrap_or_default();
-            known.freshness = Freshness::Fresh;
-        } else {
-            let name = &known.member.name;
-            state.notes.push(format!(
-                "{name}: its page has none of the engine's metrics; it counts as never scraped (see \
-                 core-metrics-extractor, defaultEngine and engineConfigs)"
-            ));
-        }
-    }
-}
 
 /// Sets the state of the picker's endpoints.
 fn set_endpoints(picker: &mut Picker, state: &PoolState) {

@@ -7,11 +7,10 @@ use epp_core::config::Plan;
 use epp_core::endpoints::store::Member;
 use epp_core::plugins::Discovery;
 use epp_core::scheduling::{AttributeId, DecisionMode, Freshness, Health, Lora, Metrics};
-use epp_envoy::callouts::metrics_address;
 use epp_envoy::clusters::members;
 use serde::Deserialize;
 
-use crate::admin::{self, Admin};
+use crate::admin::Admin;
 use crate::input::read;
 use crate::output::Error;
 
@@ -22,7 +21,7 @@ pub struct Source {
     /// A snapshot of endpoints with their metrics.
     #[arg(long, value_name = "FILE")]
     endpoints: Option<String>,
-    /// Live pods; their metrics pages are read now.
+    /// Live pods; their metrics pages are read now, and SGLang's /v1/loads where the document has sglangLoads.
     #[arg(long, value_name = "HOST:PORT", value_parser = pod)]
     pod: Vec<String>,
     /// A running Envoy's admin interface (URL or socket): its members, their health, and the metrics
@@ -57,9 +56,9 @@ pub struct PoolState {
 pub struct EndpointState {
     /// Its name, address and labels.
     pub member: Member,
-    /// Its metrics page, if one is read.
-    pub page: Option<Vec<u8>>,
-    /// Its metrics, if there is no page.
+    /// Whether it is a live pod, whose metrics are yet to be read.
+    pub is_live: bool,
+    /// Its metrics.
     pub metrics: Metrics,
     /// The freshness of its metrics.
     pub freshness: Freshness,
@@ -73,7 +72,7 @@ impl EndpointState {
     fn of(member: Member) -> Self {
         Self {
             member,
-            page: None,
+            is_live: false,
             metrics: Metrics::default(),
             freshness: Freshness::Unknown,
             requests: 0,
@@ -88,32 +87,25 @@ impl Source {
         match (&self.endpoints, &self.envoy) {
             (Some(file), _) => snapshot(file),
             (None, Some(admin)) => from_envoy(admin, plan),
-            (None, None) => Ok(from_pods(&self.pod, plan)),
+            (None, None) => Ok(from_pods(&self.pod)),
         }
     }
 }
 
-fn from_pods(pods: &[String], plan: &Plan) -> PoolState {
-    let mut state = PoolState::default();
-    for pod in pods {
-        let mut known = EndpointState::of(Member {
+fn from_pods(pods: &[String]) -> PoolState {
+    let endpoints = pods.iter().map(|pod| EndpointState {
+        is_live: true,
+        ..EndpointState::of(Member {
             name: pod.clone(),
             address: pod.clone(),
             labels: Vec::new(),
             health: Health::Healthy,
-        });
-        let address = metrics_address(plan, pod);
-        let url = format!("http://{address}{}", plan.source.path);
-        match admin::get(&url) {
-            Ok(page) => known.page = Some(page),
-            Err(error) => state.notes.push(format!(
-                "{url}: {error}; {pod} counts as never scraped (is it up, and are path and port of \
-                 metrics-data-source right?)"
-            )),
-        }
-        state.endpoints.push(known);
+        })
+    });
+    PoolState {
+        endpoints: endpoints.collect(),
+        ..PoolState::default()
     }
-    state
 }
 
 fn from_envoy(admin: &Admin, plan: &Plan) -> Result<PoolState, Error> {
@@ -290,7 +282,7 @@ fn endpoint_of(given: SnapshotEndpoint) -> EndpointState {
                 false => Health::Unhealthy,
             },
         },
-        page: None,
+        is_live: false,
         metrics: Metrics {
             model: None,
             waiting: given.waiting,
