@@ -48,6 +48,7 @@ mod same_name;
 mod service_routing;
 mod several_gateways;
 mod several_services;
+mod sglang_loads;
 mod site;
 mod source;
 mod stats_tags;
@@ -168,7 +169,7 @@ impl Fault {
     }
 }
 
-const RULES: [&Rule; 42] = [
+const RULES: [&Rule; 43] = [
     &not_recognised::RULE,
     &plugin_config::RULE,
     &body_unread::RULE,
@@ -197,6 +198,7 @@ const RULES: [&Rule; 42] = [
     &original_dst_open::RULE,
     &callout_clusters::RULE,
     &metrics_port::RULE,
+    &sglang_loads::RULE,
     &admin_cluster::RULE,
     &prometheus_disabled::RULE,
     &unrouted::RULE,

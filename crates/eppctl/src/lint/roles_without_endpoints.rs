@@ -33,7 +33,7 @@ pub fn profiles_without_endpoints(plan: &Plan) -> Vec<String> {
 
 /// Returns a pool with an endpoint for each set of labels that the discovery gives, and one that is in all
 /// clusters for each of them.
-fn every_kind(plan: &Plan) -> Pool {
+pub(super) fn every_kind(plan: &Plan) -> Pool {
     let sets: Vec<Vec<(String, String)>> = match &plan.discovery {
         Discovery::Static(discovery) => {
             let members = discovery.members.iter();
