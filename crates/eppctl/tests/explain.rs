@@ -16,9 +16,12 @@ const POOL: &str = "endpoints:
 - {name: gone, address: 10.0.0.3:8000, available: false}
 ";
 
+/// Writes a file. Another test may read it under the same name, with the same text.
 fn file(name: &str, text: &str) -> String {
     let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    std::fs::write(&path, text).unwrap();
+    let own = path.with_extension(format!("{:?}", std::thread::current().id()));
+    std::fs::write(&own, text).unwrap();
+    std::fs::rename(own, &path).unwrap();
     path.to_str().unwrap().to_owned()
 }
 
