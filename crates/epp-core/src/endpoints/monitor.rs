@@ -365,21 +365,6 @@ impl Monitor {
         read_before.filter(|at| *at < bound).unwrap_or(now)
     }
 
-    /// Returns why the last page of the endpoint in this slot could not be read, if this picker has polled it and it
-    /// could not.
-    pub fn poll_error(&self, slot: Slot) -> Option<FetchError> {
-        self.poll_errors.get(slot.index()).copied().flatten()
-    }
-
-    fn set_poll_error(&mut self, slot: Slot, error: Option<FetchError>) {
-        if self.poll_errors.len() <= slot.index() {
-            self.poll_errors.resize(slot.index() + 1, None);
-        }
-        if let Some(known) = self.poll_errors.get_mut(slot.index()) {
-            *known = error;
-        }
-    }
-
     fn begin_polling(&mut self) {
         self.members_due = None;
         self.members_requested = None;

@@ -1,6 +1,7 @@
 //! Reading the endpoints' metrics pages, by the engines that their labels name.
 
 use super::Monitor;
+use crate::endpoints::fetch_error::FetchError;
 use crate::endpoints::partial_page::{PageBody, PageReader};
 use crate::endpoints::scan::{Extraction, Page};
 use crate::plugins::source::core_metrics_extractor::FORMER_ENGINE_LABEL;
@@ -27,5 +28,20 @@ impl Monitor {
         label
             .and_then(find)
             .or_else(|| find(&self.settings.default_engine))
+    }
+
+    /// Returns why the last page of the endpoint in this slot could not be read, if this picker has polled it and it
+    /// could not.
+    pub fn poll_error(&self, slot: Slot) -> Option<FetchError> {
+        self.poll_errors.get(slot.index()).copied().flatten()
+    }
+
+    pub(super) fn set_poll_error(&mut self, slot: Slot, error: Option<FetchError>) {
+        if self.poll_errors.len() <= slot.index() {
+            self.poll_errors.resize(slot.index() + 1, None);
+        }
+        if let Some(known) = self.poll_errors.get_mut(slot.index()) {
+            *known = error;
+        }
     }
 }
