@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::Duration;
 
 use crate::result::Machine;
 use crate::BoxError;
@@ -39,10 +40,34 @@ pub fn facts(picker: Option<&str>) -> Result<Machine, BoxError> {
     })
 }
 
-/// Returns the load average of the last five minutes.
+/// Returns the load average of the last minute.
 pub fn load_average() -> Result<f64, BoxError> {
     let text = fs::read_to_string("/proc/loadavg")?;
-    Ok(text.split(' ').nth(1).unwrap_or_default().parse()?)
+    Ok(text.split(' ').next().unwrap_or_default().parse()?)
+}
+
+/// Load average of the last minute up to which a machine is idle. After a build on two cores it takes two minutes to fall
+/// below that.
+const IDLE: f64 = 0.3;
+
+/// Waits until the machine is idle: two cores that others use as well measure nothing. Returns the load average then.
+pub fn await_idle() -> Result<f64, BoxError> {
+    const LOOKS: u32 = 60;
+    for look in 0..LOOKS {
+        let load = load_average()?;
+        if load <= IDLE {
+            return Ok(load);
+        }
+        if look == 0 {
+            eprintln!("» load average {load}: waiting until it is {IDLE}");
+        }
+        std::thread::sleep(Duration::from_secs(10));
+    }
+    let load = load_average()?;
+    Err(format!(
+        "load average {load}, expected at most {IDLE}: stop what else runs on this machine"
+    )
+    .into())
 }
 
 /// Returns the last part of a path. The others are those of one machine.

@@ -202,7 +202,7 @@ pub async fn run(options: &Options) -> Result<Run, BoxError> {
     raise_limits()?;
     let mut run = Run {
         machine: machine::facts(options.picker.as_deref())?,
-        load_average: machine::load_average()?,
+        load_average: machine::await_idle()?,
         cells: Vec::new(),
         paced: Vec::new(),
         idle: Vec::new(),

@@ -12,7 +12,7 @@ use crate::result::Machine;
 pub struct Run {
     /// The machine and the programs.
     pub machine: Machine,
-    /// The load average of five minutes before the run.
+    /// The load average before the run.
     pub load_average: f64,
     /// The model servers.
     pub pool: Pool,
