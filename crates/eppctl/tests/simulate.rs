@@ -187,6 +187,26 @@ fn gateways_and_adapters_are_simulated() {
         policy["median"]["cached_share"].as_f64().unwrap()
     };
     assert!(cached(0) > cached(1), "{} {}", cached(0), cached(1));
+    assert_eq!(found["gateways"], serde_json::json!([1, 4]));
+    for (place, gateways) in [(0, 1), (1, 4), (2, 1)] {
+        assert_eq!(found["policies"][place]["gateways"], gateways);
+    }
+}
+
+#[test]
+fn a_result_says_how_many_gateways_there_were() {
+    let first_line = |gateways: &[&str]| {
+        let load = ["--seeds=1", "--requests=20", "--trace=multi-turn"];
+        let output = simulate(&[&LOAD[1..2], &load, gateways].concat());
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().next().unwrap().to_owned()
+    };
+    let one = "20 requests of multi-turn, 8 pods; seed 1";
+    assert_eq!(first_line(&[]), one);
+    let several = one.replace("pods", "pods behind 16 gateways");
+    assert_eq!(first_line(&["--gateways=16"]), several);
+    let compared = one.replace("pods", "pods behind 1, 4 gateways");
+    assert_eq!(first_line(&["--gateways=1,4"]), compared);
 }
 
 #[test]
@@ -263,6 +283,7 @@ fn flow_control_is_compared_with_none_by_priority_in_multiples_of_the_capacity()
     assert!((17.0..22.0).contains(&capacity), "{capacity}");
     let loads = found["loads"].as_array().unwrap();
     assert_eq!(loads.len(), 2);
+    assert_eq!(loads[1]["policies"][1]["gateways"], 1);
     assert_eq!(loads[1]["rate"].as_f64().unwrap(), 2.0 * capacity);
     let name = "examples/flow-control.yaml concurrency-detector.maxConcurrency=4";
     let policies = [&format!("{name}, no flow control"), name];
@@ -330,6 +351,14 @@ fn what_the_load_is_to_be_is_read_strictly() {
         ("--objectives=a", "expected NAME=PRIORITY"),
         ("--objectives=a=1.5", "expected NAME=PRIORITY"),
         ("--objectives=a=1:0", "expected NAME=PRIORITY"),
+        ("--token-ms-each=-1", "expected a number not below 0"),
+        ("--adapter-ms=NaN", "expected a number not below 0"),
+        ("--documents=0", "not in 1.."),
+        ("--max-running=0", "not in 1.."),
+        (
+            "--documents=5",
+            "--documents: expected --trace shared-prefix, found --trace multi-turn",
+        ),
     ] {
         let output = simulate(&["examples/flow-control.yaml", "--trace=multi-turn", argument]);
         let error = String::from_utf8_lossy(&output.stderr);
@@ -344,6 +373,15 @@ fn what_the_load_is_to_be_is_read_strictly() {
     ];
     let error = String::from_utf8(simulate(&load).stderr).unwrap();
     assert!(error.contains("cannot be used with"), "{error}");
+    for option in ["--rate=3", "--documents=5", "--adapters=2"] {
+        let output = simulate(&["examples/llm-d.yaml", "--trace=some.jsonl", option]);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        let (name, _) = option.split_once('=').unwrap();
+        let expected = format!("{name}: expected --trace ");
+        assert!(error.contains(&expected), "{error}");
+        assert!(error.contains("found --trace some.jsonl"), "{error}");
+    }
 }
 
 /// The page shows how several gateways compare, and the command that says so.

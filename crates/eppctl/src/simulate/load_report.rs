@@ -76,6 +76,8 @@ struct AtLoad {
 #[derive(Serialize)]
 struct Policy {
     policy: String,
+    /// Number of gateways.
+    gateways: usize,
     bands: Vec<OfBand>,
 }
 
@@ -94,7 +96,7 @@ impl Loads {
     /// Summarises the runs under all loads.
     pub fn new(load: Load, capacity: f64, runs: Vec<Runs>, objectives: &[Objective]) -> Self {
         let first = runs.first().and_then(|runs| runs.policies.first());
-        let first = first.and_then(|(_, outcomes)| outcomes.first());
+        let first = first.and_then(|(_, _, outcomes)| outcomes.first());
         let mut columns = FIGURES.to_vec();
         let tenants = first.and_then(|run| run.bands.first());
         let tenants = tenants
@@ -119,19 +121,23 @@ impl Loads {
 }
 
 fn at_load(runs: Runs, capacity: f64, objectives: &[Objective]) -> AtLoad {
-    let policies = runs.policies.into_iter().map(|(policy, outcomes)| {
-        let bands = 0..objectives.len().max(1);
-        let bands = bands.map(|number| {
-            let name = objectives
-                .get(number)
-                .map_or("all", |objective| &objective.name);
-            OfBand::new(name, &outcomes, number)
+    let policies = runs
+        .policies
+        .into_iter()
+        .map(|(policy, gateways, outcomes)| {
+            let bands = 0..objectives.len().max(1);
+            let bands = bands.map(|number| {
+                let name = objectives
+                    .get(number)
+                    .map_or("all", |objective| &objective.name);
+                OfBand::new(name, &outcomes, number)
+            });
+            Policy {
+                policy,
+                gateways,
+                bands: bands.collect(),
+            }
         });
-        Policy {
-            policy,
-            bands: bands.collect(),
-        }
-    });
     AtLoad {
         load: runs.load,
         rate: runs.load * capacity,

@@ -66,8 +66,8 @@ impl std::str::FromStr for Ranked {
 pub struct Runs {
     /// The multiple of the capacity.
     pub load: f64,
-    /// Of each policy, its name and its outcomes by seed.
-    pub policies: Vec<(String, Vec<Outcome>)>,
+    /// Of each policy, its name, its number of gateways and its outcomes by seed.
+    pub policies: Vec<(String, usize, Vec<Outcome>)>,
 }
 
 /// A document that is simulated, with its name.
@@ -138,10 +138,12 @@ impl LoadArgs {
                 trace.share_out(objectives, &self.tenants, *seed);
             }
             let outcomes = run_all(settings, &traces)?;
-            let names = settings.iter().map(|setting| setting.name.clone());
+            let policies = settings.iter().zip(outcomes);
+            let policies = policies
+                .map(|(setting, outcomes)| (setting.name.clone(), setting.pool.gateways, outcomes));
             Ok(Runs {
                 load: *load,
-                policies: names.zip(outcomes).collect(),
+                policies: policies.collect(),
             })
         };
         self.load.iter().map(run).collect()

@@ -80,12 +80,12 @@ pub struct Simulate {
     /// Number of requests: the first ones of a trace file, or how many to generate [default: all, or 10,000].
     #[arg(long)]
     requests: Option<usize>,
-    /// Requests per second of a generated trace.
-    #[arg(long, default_value_t = 10.0, value_parser = positive)]
-    rate: f64,
-    /// Number of documents of a shared-prefix trace.
-    #[arg(long, default_value_t = 100)]
-    documents: u64,
+    /// Requests per second of a generated trace [default: 10].
+    #[arg(long, value_parser = positive)]
+    rate: Option<f64>,
+    /// Number of documents of a shared-prefix trace [default: 100].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    documents: Option<u64>,
     /// Number of LoRA adapters over which the conversations or documents of a generated trace are spread evenly; 0: none.
     #[arg(long, default_value_t = 0)]
     adapters: u32,
@@ -127,7 +127,7 @@ struct ModelArgs {
     #[arg(long, default_value_t = Model::default().token_seconds * 1e3, value_parser = positive)]
     token_ms: f64,
     /// Milliseconds per token that each further running request adds (assumed).
-    #[arg(long, default_value_t = Model::default().token_seconds_each * 1e3)]
+    #[arg(long, default_value_t = Model::default().token_seconds_each * 1e3, value_parser = not_negative)]
     token_ms_each: f64,
     /// Prompt tokens per step, during which each other request gets one token; the default is the lower of vLLM's
     /// for max_num_batched_tokens. 0: prefill does not slow decoding down.
@@ -137,8 +137,8 @@ struct ModelArgs {
     #[arg(long, default_value_t = Model::default().transfer_rate, value_parser = positive)]
     transfer_rate: f64,
     /// Maximum number of running requests; the default is vLLM's max_num_seqs.
-    #[arg(long, default_value_t = Model::default().max_running)]
-    max_running: usize,
+    #[arg(long, default_value_t = Model::default().max_running as u64, value_parser = clap::value_parser!(u64).range(1..))]
+    max_running: u64,
     /// Tokens in the KV cache; the default is the Endpoint Picker's 31,250 blocks of 16.
     #[arg(long, default_value_t = Model::default().cache_tokens)]
     cache_tokens: usize,
@@ -146,7 +146,7 @@ struct ModelArgs {
     #[arg(long, value_name = "ADAPTERS", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..))]
     max_adapters: u32,
     /// Milliseconds to load an adapter, during which the server computes nothing else (assumed).
-    #[arg(long, default_value_t = Model::default().adapter_seconds * 1e3)]
+    #[arg(long, default_value_t = Model::default().adapter_seconds * 1e3, value_parser = not_negative)]
     adapter_ms: f64,
 }
 
@@ -161,6 +161,13 @@ fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value > 0.0 && value.is_finite() => Ok(value),
         _ => Err("expected a number above 0".to_owned()),
+    }
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(value) if value >= 0.0 && value.is_finite() => Ok(value),
+        _ => Err("expected a number not below 0".to_owned()),
     }
 }
 
@@ -191,7 +198,7 @@ impl Simulate {
         let outcomes = run_all(&settings, &traces)?;
         let took = began.elapsed();
         let policies = settings.into_iter().zip(outcomes);
-        let policies = policies.map(|(setting, runs)| Policy::new(setting.name, self.seed, runs));
+        let policies = policies.map(|(setting, runs)| Policy::new(setting, self.seed, runs));
         let policies: Vec<Policy> = policies.collect();
         if let Some(file) = &self.plot {
             let lines = policies.iter();
@@ -233,6 +240,7 @@ impl Simulate {
             trace: self.trace.clone(),
             pods: self.pods,
             prefill_pods: self.prefill_pods,
+            gateways: self.gateways.clone(),
             seed: self.seed,
             seeds: self.seeds,
         }
@@ -286,7 +294,7 @@ impl Simulate {
                 token_seconds_each: self.model.token_ms_each / 1e3,
                 step_tokens: self.model.step_tokens,
                 transfer_rate: self.model.transfer_rate,
-                max_running: self.model.max_running,
+                max_running: usize::try_from(self.model.max_running).unwrap_or(usize::MAX),
                 cache_tokens: self.model.cache_tokens,
                 max_adapters: match self.adapters {
                     0 => 0,

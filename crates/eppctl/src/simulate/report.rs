@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::figures::{headings, median, named, row, Figure, Spread, Unit};
+use super::runs::Setting;
 use crate::output::{styled, Report, FAINT, STRONG, WARNING};
 
 const FIGURES: [Figure; 11] = {
@@ -56,6 +57,8 @@ struct Run {
 #[derive(Serialize)]
 pub struct Policy {
     policy: String,
+    /// Number of gateways.
+    gateways: usize,
     /// Of each figure, the median of the runs.
     median: Value,
     /// The lowest of the runs.
@@ -76,7 +79,7 @@ pub struct Policy {
 
 impl Policy {
     /// Summarises the runs of a policy under consecutive seeds.
-    pub fn new(policy: String, first_seed: u64, mut runs: Vec<Outcome>) -> Self {
+    pub fn new(setting: Setting, first_seed: u64, mut runs: Vec<Outcome>) -> Self {
         let taken = runs.iter_mut();
         let mut times = taken
             .flat_map(|run| std::mem::take(&mut run.ttfts))
@@ -90,7 +93,8 @@ impl Policy {
         let seeds = (0..).map(|number| first_seed.wrapping_add(number));
         let runs = seeds.zip(runs).map(|(seed, outcome)| Run { seed, outcome });
         Self {
-            policy,
+            policy: setting.name,
+            gateways: setting.pool.gateways,
             median: named(&spread.median),
             lowest: named(&spread.lowest),
             highest: named(&spread.highest),
@@ -121,6 +125,8 @@ pub struct Load {
     pub pods: u32,
     /// How many of them have the role prefill.
     pub prefill_pods: u32,
+    /// Numbers of gateways.
+    pub gateways: Vec<u32>,
     /// The first seed.
     pub seed: u64,
     /// Number of seeds.
@@ -137,6 +143,13 @@ impl Load {
             0 => String::new(),
             some => format!(" ({some} prefill)"),
         };
+        let gateways = match self.gateways.as_slice() {
+            [1] => String::new(),
+            some => {
+                let numbers: Vec<String> = some.iter().map(u32::to_string).collect();
+                format!(" behind {} gateways", numbers.join(", "))
+            }
+        };
         let last = seed.wrapping_add(self.seeds - 1);
         let seeds = match self.seeds {
             1 => format!("seed {seed}"),
@@ -144,7 +157,7 @@ impl Load {
         };
         writeln!(
             out,
-            "{requests} requests of {trace}, {pods} pods{prefill}; {seeds}"
+            "{requests} requests of {trace}, {pods} pods{prefill}{gateways}; {seeds}"
         )
     }
 }

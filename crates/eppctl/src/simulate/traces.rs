@@ -12,6 +12,12 @@ const MAX_REQUESTS: usize = 10_000_000;
 /// Requests of a generated trace, unless given.
 const REQUESTS: usize = 10_000;
 
+/// Requests per second of a generated trace, unless given.
+const RATE: f64 = 10.0;
+
+/// Documents of a shared-prefix trace, unless given.
+const DOCUMENTS: u64 = 100;
+
 /// Traces by seed.
 pub type Traces = Vec<(u64, Trace)>;
 
@@ -23,6 +29,10 @@ pub struct Source<'a> {
     requests: usize,
 }
 
+/// The names of the traces that are generated.
+const MULTI_TURN: &str = "multi-turn";
+const SHARED_PREFIX: &str = "shared-prefix";
+
 enum Form {
     MultiTurn,
     SharedPrefix,
@@ -33,13 +43,10 @@ enum Form {
 impl<'a> Source<'a> {
     /// Reads the trace, if it is to be read.
     pub fn new(settings: &'a Simulate) -> Result<Self, Error> {
+        check_options(settings)?;
         let form = match settings.trace.as_str() {
-            "multi-turn" => Form::MultiTurn,
-            "shared-prefix" => Form::SharedPrefix,
-            _ if settings.adapters > 0 => {
-                let text = "--adapters: only generated traces have adapters";
-                return Err(Error::new(text));
-            }
+            MULTI_TURN => Form::MultiTurn,
+            SHARED_PREFIX => Form::SharedPrefix,
             file => Form::Read(read(file, settings.requests)?),
         };
         let requests = match &form {
@@ -68,7 +75,7 @@ impl<'a> Source<'a> {
 
     /// Returns the trace of each seed.
     pub fn traces(&self) -> Traces {
-        let mut traces = self.generate(self.requests, self.settings.rate);
+        let mut traces = self.generate(self.requests, self.settings.rate.unwrap_or(RATE));
         for (_, trace) in &mut traces {
             trace.speed_up(self.settings.speed);
         }
@@ -98,6 +105,7 @@ impl<'a> Source<'a> {
             seed,
             ..
         } = *self.settings;
+        let documents = documents.unwrap_or(DOCUMENTS);
         let seeds = (0..self.settings.seeds).map(|number| seed.wrapping_add(number));
         let trace = |seed| {
             let mut trace = match &self.form {
@@ -114,11 +122,34 @@ impl<'a> Source<'a> {
     }
 }
 
+/// Refuses options that the trace would ignore.
+fn check_options(settings: &Simulate) -> Result<(), Error> {
+    const GENERATED: &[&str] = &[MULTI_TURN, SHARED_PREFIX];
+    let trace = settings.trace.as_str();
+    let options = [
+        ("--rate", settings.rate.is_some(), GENERATED),
+        ("--adapters", settings.adapters > 0, GENERATED),
+        (
+            "--documents",
+            settings.documents.is_some(),
+            &[SHARED_PREFIX],
+        ),
+    ];
+    for (option, is_given, traces) in options {
+        if is_given && !traces.contains(&trace) {
+            let expected = traces.join(" or ");
+            let text = format!("{option}: expected --trace {expected}, found --trace {trace}");
+            return Err(Error::new(text));
+        }
+    }
+    Ok(())
+}
+
 fn read(file: &str, requests: Option<usize>) -> Result<Trace, Error> {
     let invalid = |error| Error::new(format!("{file}: {error}"));
     let text = read_text(file).map_err(|error| {
         Error::new(format!(
-            "{error}; or generate a trace: multi-turn, shared-prefix"
+            "{error}; or generate a trace: {MULTI_TURN}, {SHARED_PREFIX}"
         ))
     })?;
     let mut trace = Trace::parse(&text).map_err(invalid)?;
