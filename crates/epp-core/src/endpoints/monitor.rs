@@ -22,7 +22,7 @@ use super::store::{Changes, EndpointStore, Member};
 use crate::config::Plan;
 use crate::plugins::Discovery;
 use crate::scheduling::{Endpoint, InFlight, Slot};
-use crate::time::{Clock, Instant};
+use crate::time::{Clock, Instant, Timestamp};
 
 /// A slower page than this is given up. Shorter than the interval, a page never overlaps the next request for
 /// it; longer than a second, a hung server would hold its place for too long.
@@ -324,8 +324,13 @@ impl Monitor {
         polled.filter(|endpoint| *endpoint.address == *address && self.polling)
     }
 
-    /// Takes in what was read of an endpoint, or that nothing was.
-    fn take_in(&mut self, slot: Slot, found: Result<Page, FetchError>, clock: &Clock) -> Scrape {
+    /// Takes in what was read of an endpoint, or that nothing was, and when its load was read.
+    fn take_in(
+        &mut self,
+        slot: Slot,
+        (found, at): (Result<Page, FetchError>, Timestamp),
+        clock: &Clock,
+    ) -> Scrape {
         let is_known = found.as_ref().is_ok_and(|page| self.is_known(slot, page));
         let news = match &found {
             // Of another source, all may differ by that alone.
@@ -337,7 +342,7 @@ impl Monitor {
             .record_result(slot, news, clock.now(), &mut self.rng);
         self.set_poll_error(slot, found.as_ref().err().copied());
         if is_known && self.stays_at_rest(slot) {
-            self.rereads.add(slot, clock.wall());
+            self.rereads.add(slot, at);
             return Scrape::Known;
         }
         self.rereads.forget(slot);
@@ -345,7 +350,7 @@ impl Monitor {
         match found {
             Ok(page) => {
                 self.store
-                    .set_metrics(slot, page.metrics, page.lora_seen, clock.wall());
+                    .set_metrics(slot, page.metrics, page.lora_seen, at);
                 self.store.set_rest(slot, self.poller.rest(slot));
                 Scrape::Fresh
             }

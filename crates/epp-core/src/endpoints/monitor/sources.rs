@@ -107,7 +107,8 @@ impl Monitor {
                     *page = PageReader::default();
                 }
                 let lora_seen = false;
-                self.take_in(slot, Ok(Page { metrics, lora_seen }), clock)
+                let found = Ok(Page { metrics, lora_seen });
+                self.take_in(slot, (found, clock.wall()), clock)
             }
             Err(error) => {
                 self.poller.ask_again(slot, clock.now());
@@ -131,6 +132,9 @@ impl Monitor {
             false => Turn::default(),
         };
         let has_loads = turn.has_loads;
+        // A page that brings no load makes none newer.
+        let loads_at = self.store.condition(slot).scraped.filter(|_| has_loads);
+        let at = loads_at.unwrap_or(clock.wall());
         // Without what was reported meanwhile, which is not the page's.
         let known = self.store.page(slot).filter(|_| has_loads);
         if let (Some(known), Ok(page)) = (known, &mut found) {
@@ -142,7 +146,7 @@ impl Monitor {
         let scrape = match found {
             // The endpoint's load is known all the same.
             Err(error) if has_loads => Scrape::Failed(error),
-            found => match self.take_in(slot, found, clock) {
+            found => match self.take_in(slot, (found, at), clock) {
                 // It says nothing of what was sent since `/v1/loads` was read.
                 Scrape::Fresh if has_loads => Scrape::Known,
                 scrape => scrape,

@@ -486,11 +486,15 @@ fn a_page_whose_load_does_not_count_makes_no_load_newer() {
     let mut world = World::new(&queue(), both());
     world.run(5);
     let (pages, loads) = (world.asked[0], world.asked[1]);
+    let mut read_at = None;
     let ticks = (0..20 * 60).find(|_| {
+        read_at = world.monitor.store.condition(Slot(0)).scraped;
         world.tick();
         world.asked[0] > pages
     });
     assert!(ticks.is_some());
+    // Nor do other pickers take it for newer.
+    assert_eq!(world.monitor.store.condition(Slot(0)).scraped, read_at);
     assert!(world.asked[1] > loads);
     // Requests that were sent since the last loads would count as seen.
     assert_ne!(world.scrapes.last(), Some(&Scrape::Fresh));
