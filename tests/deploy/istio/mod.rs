@@ -114,6 +114,7 @@ fn a_wasm_plugin_routes_by_metrics() {
         let pods = gateway.conversation(SERVICE);
         all_same(&pods) && pods[0] == "pod-2"
     });
+    assert_eq!(gateway.conversation(SERVICE), vec!["pod-2"; 8]);
     assert_eq!(gateway.leaked(), 0);
     let mode = format!("epp_wasm_reads_bodies{{{SERVICE_CLUSTER}}} 0");
     assert!(gateway.page().contains(&mode), "{}", gateway.page());

@@ -91,16 +91,19 @@ impl Running {
         (0..8).map(turn).collect()
     }
 
-    /// The pod that a conversation keeps to once the worker knows the pool; before, Envoy's
-    /// own policy sends its turns around. Of two pods, that sends eight turns to one in one of 128 conversations, and a slow
-    /// machine has time for many: three in a row do not happen by chance.
+    /// Waits until the worker knows the pool, and asserts that a conversation keeps to one pod from then on. Returns that pod.
+    ///
+    /// Before, Envoy's own policy sends turns around. Of two pods, that sends the 24 turns of three conversations to one in
+    /// one of 8 million cases.
     pub fn keeps_to(&self, host: &str) -> String {
         let mut pods = Vec::new();
-        wait_until("a conversation keeps to one pod", || {
+        wait_until("the worker picks", || {
             pods = (0..3).flat_map(|_| self.conversation(host)).collect();
             all_same(&pods)
         });
-        pods.remove(0)
+        let pod = pods.remove(0);
+        assert_eq!(self.conversation(host), vec![pod.clone(); 8]);
+        pod
     }
 
     pub fn page(&self) -> String {
