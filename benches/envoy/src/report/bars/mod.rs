@@ -38,11 +38,16 @@ pub fn section(run: &Run) -> String {
         text += &table(&other::TITLES, &other);
     }
     text += "\n### Why these bars, and what stands in the way\n\n";
+    let mut said = "";
     for bar in cpu.iter().chain(&other) {
         let missed = match (&bar.over, bar.missed) {
             (None, _) => String::new(),
             (Some(over), "") => format!(" Missed by {over}."),
-            (Some(over), why) => format!(" Missed by {over}: {why}."),
+            (Some(over), why) if why == said => format!(" Missed by {over}, for the same reasons."),
+            (Some(over), why) => {
+                said = why;
+                format!(" Missed by {over}: {why}.")
+            }
         };
         // Writing to a String cannot fail.
         let _ = writeln!(text, "- **{}**: {}.{missed}", bar.name, bar.reason);
