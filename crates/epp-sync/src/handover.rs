@@ -32,9 +32,9 @@ const MAX_TICKS_WITHOUT_NEWS: u32 = 40;
 /// seen to send heartbeats.
 const MAX_TICKS_WITHOUT_DONOR: u32 = 10;
 
-/// Ticks after which a request is cancelled in any case: ten seconds, several times what the largest index takes. Donors
-/// that are late in turns would have it begin again without end.
-pub const MAX_TICKS: u32 = 200;
+/// Handovers that may begin for a request. A donor begins again for each further VM that starts; donors that are late in
+/// turns would do so without end.
+pub const MAX_BEGINNINGS: u32 = 64;
 
 /// Ticks between checks for pieces that a sender which is gone may have left behind.
 const SWEEP_TICKS: u32 = 20;
@@ -100,7 +100,7 @@ struct Request {
     /// The handover that is being read, once one has begun.
     edition: Option<u64>,
     read: u32,
-    ticks: u32,
+    beginnings: u32,
     ticks_without_news: u32,
     ticks_without_donor: u32,
 }
@@ -337,9 +337,9 @@ impl Handover {
         let Some(mut request) = self.request.take() else {
             return;
         };
-        request.ticks += 1;
         request.ticks_without_news += 1;
-        if request.ticks > MAX_TICKS || request.ticks_without_news > MAX_TICKS_WITHOUT_NEWS {
+        let is_restless = request.beginnings > MAX_BEGINNINGS;
+        if is_restless || request.ticks_without_news > MAX_TICKS_WITHOUT_NEWS {
             return;
         }
         let head = self
@@ -371,6 +371,7 @@ impl Handover {
         if request.edition != Some(head.edition) {
             request.edition = Some(head.edition);
             request.read = 0;
+            request.beginnings += 1;
         }
         let mut room = HASHES_PER_TICK;
         while request.read < head.pieces && room > 0 {

@@ -80,7 +80,7 @@ impl Journal {
                 // Without a context a block is found only where it is in the table; so long a one there is not.
                 let before = if before < SEGMENT_HASHES { before } else { 0 };
                 // A key is of no use without how often it has moved: a binding, of two hashes at most, is never cut.
-                let least = if placement.is_whole() {
+                let least = if placement.is_indivisible() {
                     hashes.len()
                 } else {
                     1

@@ -97,7 +97,7 @@ fn endpoints(pool: &Pool, now: u64) -> Markup {
     let totals = pool.totals();
     html! {
         p {
-            "The model servers of this pool. Waiting and running requests, KV cache and LoRA adapters are what their metrics pages "
+            "The model servers of this pool. Waiting and running requests, KV cache and LoRA adapters are what they "
             "report for all clients; requests and tokens in flight, and picks, are this Envoy's."
         }
         table.endpoints {

@@ -76,7 +76,7 @@ pub struct Poller {
     /// Whether an endpoint has ended its rest by itself since [`Self::hasten_all`]: requests come to it that are not this
     /// proxy's.
     hastens: bool,
-    /// Whether requests wait for what any page says: no endpoint rests once its next page has come.
+    /// Whether requests wait for what any page says: an endpoint ends its rest with its next page then.
     waiting: bool,
     /// How often all turns were walked.
     #[cfg(test)]
@@ -282,7 +282,8 @@ impl Poller {
         if news == PageNews::Changed || turn.is_needed || waiting {
             turn.rests = 0;
             // One whose page changes again and again says nothing of the others.
-            self.hastens |= rest > 0 && interval + rest >= self.longest;
+            let had_rested = rest > 0 && interval + rest >= self.longest;
+            self.hastens |= had_rested && news == PageNews::Changed;
             return;
         }
         turn.rests = MAX_DOUBLINGS.min(turn.rests + 1);

@@ -13,7 +13,8 @@ use crate::time::{Clock, Instant, Timestamp};
 
 /// Two pickers poll for a moment when ticks come late, and what one has published may be older than what the other
 /// has found: by a page's timeout of a second at most, and two ticks. A page that is earlier by more is not older: the
-/// clock was set back. Pages are left for as long, so that it is well below the default `stalenessThreshold`.
+/// clock was set back. For as long as this, older pages are ignored, so it must stay well below the default
+/// `stalenessThreshold`.
 const MAX_POLLERS_OVERLAP: Duration = Duration::from_millis(1_100);
 
 /// A member as discovery reports it.

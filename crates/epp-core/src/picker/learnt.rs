@@ -61,7 +61,7 @@ pub struct Binding {
 
 impl Placement {
     /// Returns whether its hashes mean nothing unless all of them are there.
-    pub fn is_whole(self) -> bool {
+    pub fn is_indivisible(self) -> bool {
         matches!(self, Self::Binding(_))
     }
 }
@@ -116,7 +116,7 @@ impl LearntLog {
         };
         let room = MAX_LOGGED_HASHES.saturating_sub(self.hashes.len());
         let run = run.get(..blocks.len().min(room)).unwrap_or_default();
-        let is_cut = placement.is_whole() && run.len() < blocks.len();
+        let is_cut = placement.is_indivisible() && run.len() < blocks.len();
         if !self.enabled || run.is_empty() || is_cut {
             return;
         }

@@ -193,7 +193,7 @@ impl Index {
             self.lists.resize(usize::from(slot) + 1, LruList::EMPTY);
         }
         if let Some(list) = self.lists.get_mut(usize::from(slot)) {
-            list.capacity = capacity.max(1);
+            list.set_capacity(capacity);
         }
         let Some(before) = prompt.get(..from) else {
             return;

@@ -268,6 +268,11 @@ fn blocks_used_again_are_published_again_once_per_quarter_of_the_capacity() {
     add(&mut roomy, 0, &[1], 100);
     let count: usize = (0..100).map(|_| publish(&mut roomy, 1)).sum();
     assert_eq!(count, 0, "nothing is evicted, so that ages do not matter");
+    // The capacity is known late.
+    let mut index = Index::new(1 << 20, &Secret::from(1));
+    add(&mut index, 0, &(0..100).collect::<Vec<u64>>(), 31_250);
+    let again: usize = (0..1_000).map(|_| publish(&mut index, 7)).sum();
+    assert!((39..=41).contains(&again), "{again}");
 }
 
 /// Blocks per request (the attack had 60,000 in one).

@@ -34,13 +34,23 @@ impl LruList {
         uses_left: 0,
     };
 
+    /// Sets the number of entries that the endpoint can hold. The current period is no longer than one of it.
+    pub fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity.max(1);
+        self.uses_left = self.uses_left.min(self.uses_of_period());
+    }
+
     /// Counts one more use of an entry.
     pub fn count_use(&mut self) {
         if self.uses_left == 0 {
             self.period = self.period.wrapping_add(1);
-            self.uses_left = (self.capacity / PUBLICATIONS_PER_CAPACITY).max(1);
+            self.uses_left = self.uses_of_period();
         }
         self.uses_left -= 1;
+    }
+
+    fn uses_of_period(&self) -> usize {
+        (self.capacity / PUBLICATIONS_PER_CAPACITY).max(1)
     }
 
     /// Unlinks a part of the list, from `oldest` to `newest`.

@@ -12,8 +12,8 @@ use crate::endpoints::store::{Condition, EndpointStore};
 use crate::scheduling::{Freshness, Slot};
 use crate::time::{whole_millis, Instant, Timestamp};
 
-/// The longest time for which the reading time of an unchanged page is kept back, where pages may come more than 3 s late (by
-/// default 1.8 s). Gauges and the status page show pages as older than they are by up to this time.
+/// The reading time of an unchanged page is kept back for a third of the time by which a page may be late (0.6 s by default),
+/// and never longer than this. Gauges and the status page show pages as older than they are by up to that time.
 const MAX_KEPT_BACK: Duration = Duration::from_secs(1);
 
 /// Pages of endpoints at rest that were read again, which the store does not know yet.
