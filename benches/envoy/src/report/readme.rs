@@ -1,6 +1,6 @@
 //! The table of costs in README.md; the rest of that page is written by hand.
 
-use super::tables::is_short;
+use super::{bars, tables::is_short};
 use crate::result::{Case, Run, Spread};
 
 /// Returns the table with its name.
@@ -24,7 +24,7 @@ fn costs(run: &Run) -> String {
     table
 }
 
-fn rows(run: &Run) -> [(&'static str, Option<String>); 5] {
+fn rows(run: &Run) -> [(&'static str, Option<String>); 6] {
     let case = |group: &str, name: &str| {
         let cell = run
             .cells
@@ -67,6 +67,7 @@ fn rows(run: &Run) -> [(&'static str, Option<String>); 5] {
             "start of Envoy on two cores, until it listens (median)",
             (!starts.is_nan()).then(|| format!("{starts:.0} ms")),
         ),
+        ("bars of the benchmark that it holds", Some(bars::held(run))),
     ]
 }
 

@@ -22,13 +22,18 @@ struct Bar {
     missed: &'static str,
 }
 
-/// Returns the section of the page.
-pub fn section(run: &Run) -> String {
+/// Returns how many bars a run holds, of how many.
+pub fn held(run: &Run) -> String {
     let (cpu, other) = (cpu::measured(run), other::measured(run));
     let all = cpu.iter().chain(&other);
     let held = all.clone().filter(|bar| bar.over.is_none()).count();
-    let all = all.count();
-    let mut text = format!("\n## The bars\n\n{held} of {all} are held. {GOALS}\n");
+    format!("{held} of {}", all.count())
+}
+
+/// Returns the section of the page.
+pub fn section(run: &Run) -> String {
+    let (cpu, other) = (cpu::measured(run), other::measured(run));
+    let mut text = format!("\n## The bars\n\n{} are held. {GOALS}\n", held(run));
     if !cpu.is_empty() {
         text += FRAME;
         text += &table(&cpu::TITLES, &cpu);
