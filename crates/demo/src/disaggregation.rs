@@ -44,8 +44,8 @@ const LOAD: [Request; 5] = [
     },
 ];
 
-/// Sends the load and prints who computed and who generated, and why, and that Envoy `reads` the configuration from this file.
-pub fn traffic(listener: u16, admin: u16, pods: &[u16], reads: &str) -> Result<(), DemoError> {
+/// Sends the load and prints who computed and who generated, and why. `bootstrap` is the file to name as Envoy's.
+pub fn traffic(listener: u16, admin: u16, pods: &[u16], bootstrap: &str) -> Result<(), DemoError> {
     wait_for_endpoints(admin, pods.len())?;
     // A first request goes through all that the others need.
     ask(listener, "ready?")?;
@@ -71,7 +71,7 @@ pub fn traffic(listener: u16, admin: u16, pods: &[u16], reads: &str) -> Result<(
         }
         sleep(REQUEST_INTERVAL);
     }
-    hints(listener, admin, reads);
+    hints(listener, admin, bootstrap);
     Ok(())
 }
 
@@ -134,7 +134,7 @@ fn ask(listener: u16, prompt: &str) -> Result<Answer, DemoError> {
     })
 }
 
-fn hints(listener: u16, admin: u16, reads: &str) {
+fn hints(listener: u16, admin: u16, bootstrap: &str) {
     println!(
         r#"
 Try it yourself, in another terminal; the headers say which pod responded, and what became of the prefill:
@@ -147,7 +147,7 @@ Decisions by their kind:
 
   curl -s http://127.0.0.1:{admin}/stats/prometheus | grep disagg_decision
 
-The configuration is examples/disaggregated.yaml, inside {reads}.
+The configuration is examples/disaggregated.yaml, inside {bootstrap}.
 docs/disaggregation.md says what else it needs."#
     );
 }

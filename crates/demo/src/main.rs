@@ -65,13 +65,13 @@ fn run() -> Result<(), DemoError> {
         true => ("envoy/disaggregated.yaml", 2),
         false => ("envoy/envoy.yaml", 0),
     };
-    let reads = envoy.reads(config);
+    let bootstrap = envoy.bootstrap(config);
     let pods = process::start_pods(PODS.len(), PODS[0], sidecars, &[])?;
     let envoy = process::start_envoy(&envoy, config, ADMIN)?;
     let mut running = [pods, envoy];
     match disaggregated {
-        true => disaggregation::traffic(LISTENER, ADMIN, &PODS, &reads)?,
-        false => show::traffic(LISTENER, ADMIN, PODS.len(), &reads)?,
+        true => disaggregation::traffic(LISTENER, ADMIN, &PODS, &bootstrap)?,
+        false => show::traffic(LISTENER, ADMIN, PODS.len(), &bootstrap)?,
     }
     show::links(STATUS, ADMIN);
     println!("\nRunning until Ctrl-C.");

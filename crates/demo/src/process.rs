@@ -39,7 +39,7 @@ impl Envoy {
     }
 
     /// Says which file Envoy reads when it is started with this bootstrap for the wasm module.
-    pub fn reads(&self, bootstrap: &str) -> String {
+    pub fn bootstrap(&self, bootstrap: &str) -> String {
         match self.host {
             Host::Wasm => bootstrap.to_owned(),
             Host::Module => format!("{FOR_MODULE}, which is {bootstrap} with the dynamic module"),
@@ -120,16 +120,16 @@ mod tests {
 
     #[test]
     fn the_file_that_envoy_reads_is_named_on_both_hosts() {
-        let reads = |host| {
+        let bootstrap = |host| {
             let [program, module] = [PathBuf::new(), PathBuf::new()];
             let envoy = Envoy {
                 program,
                 host,
                 module,
             };
-            envoy.reads("envoy/envoy.yaml")
+            envoy.bootstrap("envoy/envoy.yaml")
         };
-        assert_eq!(reads(Host::Wasm), "envoy/envoy.yaml");
-        assert!(reads(Host::Module).starts_with(&format!("{LOGS}/envoy.json, ")));
+        assert_eq!(bootstrap(Host::Wasm), "envoy/envoy.yaml");
+        assert!(bootstrap(Host::Module).starts_with(&format!("{LOGS}/envoy.json, ")));
     }
 }

@@ -71,9 +71,9 @@ struct Response {
     text: String,
 }
 
-/// Sends the load and prints which endpoint got each request and why, then some commands to try, and that Envoy `reads` the
-/// configuration from this file.
-pub fn traffic(listener: u16, admin: u16, pods: usize, reads: &str) -> Result<(), DemoError> {
+/// Sends the load and prints which endpoint got each request and why, then some commands to try. `bootstrap` is the file to name as
+/// Envoy's.
+pub fn traffic(listener: u16, admin: u16, pods: usize, bootstrap: &str) -> Result<(), DemoError> {
     let url = format!("http://127.0.0.1:{listener}/v1/completions");
     wait_for_endpoints(admin, pods)?;
     println!(
@@ -101,7 +101,7 @@ pub fn traffic(listener: u16, admin: u16, pods: usize, reads: &str) -> Result<()
         *before = response.endpoint;
         sleep(REQUEST_INTERVAL);
     }
-    hints(listener, admin, reads);
+    hints(listener, admin, bootstrap);
     Ok(())
 }
 
@@ -155,7 +155,7 @@ pub fn wait_for_endpoints(admin: u16, pods: usize) -> Result<(), DemoError> {
     }
 }
 
-fn hints(listener: u16, admin: u16, reads: &str) {
+fn hints(listener: u16, admin: u16, bootstrap: &str) {
     println!(
         r#"
 Try it yourself, in another terminal; the header says which model server responded:
@@ -168,7 +168,7 @@ The filter's metrics, and Envoy's log:
   curl -s http://127.0.0.1:{admin}/stats/prometheus | grep epp_
   cat target/demo/envoy.log
 
-The configuration is examples/gie.yaml, inside {reads}."#
+The configuration is examples/gie.yaml, inside {bootstrap}."#
     );
 }
 

@@ -216,8 +216,8 @@ fn footprint(rows: &[Footprint]) -> String {
 
 fn inside(rows: &[Inside]) -> String {
     let mut text = "\n## Inside the module\n\nThe time of the wasm module itself in Envoy's V8 in µs, from the histograms that it exports (it times a \
-         part of all decisions and look-ups). Of a quantile no more is known than its bucket, whose bounds are the Endpoint Picker's, and \
-         of the mean nothing, because the sums are in whole seconds. A decision is the event that allowed it: a look-up, filters, scorers \
+         part of all decisions and look-ups). Only the bucket of a quantile is known; the bounds are the Endpoint Picker's. The mean is \
+         unknown: the sums are in whole seconds. A decision is the event that allowed it: a look-up, filters, scorers \
          and picker. Look-ups before it, in earlier parts of a body, count apart.\n\n\
          | load | endpoints | decision p50 | p95 | timed | look-up p50 | p95 | timed |\n|--|--:|--:|--:|--:|--:|--:|--:|\n"
         .to_owned();

@@ -60,15 +60,13 @@ pub fn section(run: &Run) -> String {
     text
 }
 
-const GOALS: &str =
-    "Those on the CPU of a request are goals: they say what the filter should cost, not what it has cost before.";
+const GOALS: &str = "Those on the CPU of a request are what the project aims at.";
 
 const FRAME: &str = "
 ### CPU per request
 
-The bars were set on a machine where plain Envoy takes 34 µs for a request of 4 KB; others take up to three times as long,
-for plain Envoy and for the filter. So a difference is judged as a multiple of plain Envoy's own CPU for the same request in the
-same turns, and the microseconds of either machine stand beside it, with plain Envoy's.
+The bars were set on a machine where plain Envoy takes 34 µs for a request of 4 KB. A difference is judged as a multiple of plain
+Envoy's own CPU for the same request in the same turns; the microseconds of both machines stand beside it.
 
 ";
 
