@@ -205,7 +205,7 @@ fn a_result_says_how_many_gateways_there_were() {
     assert_eq!(first_line(&[]), one);
     let several = one.replace("pods", "pods behind 16 gateways");
     assert_eq!(first_line(&["--gateways=16"]), several);
-    let compared = one.replace("pods", "pods behind 1, 4 gateways");
+    let compared = one.replace("pods", "pods behind 1 or 4 gateways");
     assert_eq!(first_line(&["--gateways=1,4"]), compared);
 }
 

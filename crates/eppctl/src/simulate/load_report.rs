@@ -94,9 +94,9 @@ struct OfBand {
 
 impl Loads {
     /// Summarises the runs under all loads.
-    pub fn new(load: Load, capacity: f64, runs: Vec<Runs>, objectives: &[Objective]) -> Self {
+    pub fn new(load: Load, capacity: f64, runs: Vec<Runs<'_>>, objectives: &[Objective]) -> Self {
         let first = runs.first().and_then(|runs| runs.policies.first());
-        let first = first.and_then(|(_, _, outcomes)| outcomes.first());
+        let first = first.and_then(|(_, outcomes)| outcomes.first());
         let mut columns = FIGURES.to_vec();
         let tenants = first.and_then(|run| run.bands.first());
         let tenants = tenants
@@ -120,24 +120,21 @@ impl Loads {
     }
 }
 
-fn at_load(runs: Runs, capacity: f64, objectives: &[Objective]) -> AtLoad {
-    let policies = runs
-        .policies
-        .into_iter()
-        .map(|(policy, gateways, outcomes)| {
-            let bands = 0..objectives.len().max(1);
-            let bands = bands.map(|number| {
-                let name = objectives
-                    .get(number)
-                    .map_or("all", |objective| &objective.name);
-                OfBand::new(name, &outcomes, number)
-            });
-            Policy {
-                policy,
-                gateways,
-                bands: bands.collect(),
-            }
+fn at_load(runs: Runs<'_>, capacity: f64, objectives: &[Objective]) -> AtLoad {
+    let policies = runs.policies.into_iter().map(|(setting, outcomes)| {
+        let bands = 0..objectives.len().max(1);
+        let bands = bands.map(|number| {
+            let name = objectives
+                .get(number)
+                .map_or("all", |objective| &objective.name);
+            OfBand::new(name, &outcomes, number)
         });
+        Policy {
+            policy: setting.name.clone(),
+            gateways: setting.pool.gateways,
+            bands: bands.collect(),
+        }
+    });
     AtLoad {
         load: runs.load,
         rate: runs.load * capacity,

@@ -63,11 +63,11 @@ impl std::str::FromStr for Ranked {
 }
 
 /// The runs under one load.
-pub struct Runs {
+pub struct Runs<'a> {
     /// The multiple of the capacity.
     pub load: f64,
-    /// Of each policy, its name, its number of gateways and its outcomes by seed.
-    pub policies: Vec<(String, usize, Vec<Outcome>)>,
+    /// Each policy, with its outcomes by seed.
+    pub policies: Vec<(&'a Setting, Vec<Outcome>)>,
 }
 
 /// A document that is simulated, with its name.
@@ -125,25 +125,22 @@ impl LoadArgs {
     }
 
     /// Runs each policy under each load.
-    pub fn run(
+    pub fn run<'a>(
         &self,
-        settings: &[Setting],
+        settings: &'a [Setting],
         source: &Source<'_>,
         objectives: &[Objective],
         capacity: f64,
-    ) -> Result<Vec<Runs>, Error> {
+    ) -> Result<Vec<Runs<'a>>, Error> {
         let run = |load: &f64| {
             let mut traces = source.at_rate(load * capacity, *load);
             for (seed, trace) in &mut traces {
                 trace.share_out(objectives, &self.tenants, *seed);
             }
             let outcomes = run_all(settings, &traces)?;
-            let policies = settings.iter().zip(outcomes);
-            let policies = policies
-                .map(|(setting, outcomes)| (setting.name.clone(), setting.pool.gateways, outcomes));
             Ok(Runs {
                 load: *load,
-                policies: policies.collect(),
+                policies: settings.iter().zip(outcomes).collect(),
             })
         };
         self.load.iter().map(run).collect()

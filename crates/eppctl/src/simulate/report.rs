@@ -145,9 +145,14 @@ impl Load {
         };
         let gateways = match self.gateways.as_slice() {
             [1] => String::new(),
-            some => {
-                let numbers: Vec<String> = some.iter().map(u32::to_string).collect();
-                format!(" behind {} gateways", numbers.join(", "))
+            several => {
+                let numbers: Vec<String> = several.iter().map(u32::to_string).collect();
+                let numbers = numbers.join(", ");
+                let numbers = match numbers.rsplit_once(", ") {
+                    Some((first, last)) => format!("{first} or {last}"),
+                    None => numbers,
+                };
+                format!(" behind {numbers} gateways")
             }
         };
         let last = seed.wrapping_add(self.seeds - 1);
