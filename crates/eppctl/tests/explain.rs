@@ -334,6 +334,26 @@ fn the_filters_state_is_read_from_a_running_envoy() {
     assert_eq!(report["candidates"][0]["name"], *idle);
     assert_eq!(report["candidates"][1]["name"], *busy);
     assert_eq!(report["candidates"][1]["freshness"], "fresh");
+    assert!(report["candidates"][1]["age_ms"].is_u64(), "{report}");
+    let with = |plugin: &str| {
+        let more = format!("plugins: [{{type: {plugin}}}, ");
+        BY_METRICS.replace("plugins: [", &more)
+    };
+    // Pages of endpoints at rest are older than this document would trust.
+    let source = "metrics-data-source, parameters: {interval: 50ms, maxInterval: 50ms, stalenessThreshold: 100ms}";
+    let strict = file("strict.yaml", &with(source));
+    proxy.wait_until("a page is old", || {
+        let notes = &explained(&[&strict, "--request", "-", "--envoy", &admin])["notes"];
+        notes.to_string().contains("s old count as fresh")
+    });
+    let listed =
+        "static-discovery, parameters: {endpoints: [{name: a, address: 10.0.0.1, port: 80}]}";
+    let listed = file("elsewhere.yaml", &with(listed));
+    let error = misuse(&[&listed, "--request", "-", "--envoy", &admin]);
+    assert!(
+        error.contains("none of the endpoints is a member"),
+        "{error}"
+    );
     // The output lists what cannot be read off the filter.
     let notes = explained(&["examples/full.yaml", "--request", "-", "--envoy", &admin])["notes"]
         .to_string();
@@ -342,10 +362,7 @@ fn the_filters_state_is_read_from_a_running_envoy() {
         "{notes}"
     );
     // A document for another pool than the filter's.
-    let other = BY_METRICS.replace(
-        "plugins: [",
-        "plugins: [{type: envoy-proxy, parameters: {cluster: other}}, ",
-    );
+    let other = with("envoy-proxy, parameters: {cluster: other}");
     let other = file("other.yaml", &other);
     let error = misuse(&[&other, "--request", "-", "--envoy", &admin]);
     assert!(

@@ -1,5 +1,6 @@
 //! `eppctl explain`: explains one decision, made by the filter's own picker.
 
+mod envoy;
 mod live;
 mod report;
 mod source;

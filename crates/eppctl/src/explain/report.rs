@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use epp_core::picker::{shown, Effect, ExchangeId, Explanation, Picker};
 use epp_core::protocol::DROPPED_REASON_HEADER;
 use epp_core::scheduling::{DecisionMode, Pool, Slot};
+use epp_core::time::whole_millis;
 use serde::Serialize;
 
 use super::source::{EndpointState, PoolState};
@@ -57,6 +58,8 @@ struct Candidate {
     picked: bool,
     sum: f64,
     freshness: String,
+    /// The age of its metrics in milliseconds, if an Envoy exports it.
+    age_ms: Option<u64>,
     /// The metrics that the decision used.
     metrics: MetricValues,
     /// Its requests in flight from this Envoy, without the one that is explained.
@@ -153,6 +156,7 @@ fn candidates(pool: &Pool, explanation: &Explanation, before: &[EndpointState]) 
             picked: place < explanation.picks,
             sum: scored.score,
             freshness: format!("{:?}", endpoint.freshness).to_lowercase(),
+            age_ms: before.age.map(whole_millis),
             metrics: MetricValues::of(&endpoint.metrics),
             in_flight: before.requests,
             scores: scores(explanation, scored.slot),
@@ -306,7 +310,11 @@ impl Explained {
                     width = head.chars().count().max(SCORE_WIDTH)
                 )?;
             }
-            writeln!(out, "  {}", styled(FAINT, &candidate.freshness))?;
+            let mut freshness = candidate.freshness.clone();
+            if let Some(age) = candidate.age_ms {
+                freshness += &format!(", {:.1} s old", age as f64 / 1e3);
+            }
+            writeln!(out, "  {}", styled(FAINT, freshness))?;
             let mut values = candidate.metrics.line();
             if candidate.in_flight > 0 {
                 values += &format!(", {} in flight from this Envoy", candidate.in_flight);

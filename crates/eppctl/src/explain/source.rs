@@ -1,15 +1,15 @@
 //! The sources of `eppctl explain`'s endpoints: a snapshot, live pods, or a running Envoy.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use clap::Args;
 use epp_core::config::Plan;
 use epp_core::endpoints::store::Member;
-use epp_core::plugins::Discovery;
 use epp_core::scheduling::{AttributeId, DecisionMode, Freshness, Health, Lora, Metrics};
-use epp_envoy::clusters::members;
 use serde::Deserialize;
 
+use super::envoy::from_envoy;
 use crate::admin::Admin;
 use crate::input::read;
 use crate::output::Error;
@@ -62,6 +62,8 @@ pub struct EndpointState {
     pub metrics: Metrics,
     /// The freshness of its metrics.
     pub freshness: Freshness,
+    /// The age of its metrics, if an Envoy exports it.
+    pub age: Option<Duration>,
     /// Its requests in flight from this Envoy.
     pub requests: u32,
     /// Whether it is ejected because its requests fail.
@@ -69,12 +71,14 @@ pub struct EndpointState {
 }
 
 impl EndpointState {
-    fn of(member: Member) -> Self {
+    /// Creates the state of a member of which nothing else is known.
+    pub fn of(member: Member) -> Self {
         Self {
             member,
             is_live: false,
             metrics: Metrics::default(),
             freshness: Freshness::Unknown,
+            age: None,
             requests: 0,
             ejected: false,
         }
@@ -106,93 +110,6 @@ fn from_pods(pods: &[String]) -> PoolState {
         endpoints: endpoints.collect(),
         ..PoolState::default()
     }
-}
-
-fn from_envoy(admin: &Admin, plan: &Plan) -> Result<PoolState, Error> {
-    let statistics = admin.statistics()?;
-    // The filter replaces these two characters in a metric's labels, where they are separators.
-    let pool = plan.cluster().replace([';', '='], "_");
-    let Some(counts) = statistics.pools.get(&pool) else {
-        let pools: Vec<&str> = statistics.pools.keys().map(String::as_str).collect();
-        return Err(Error::new(format!(
-            "the filters in this Envoy pick for {}, the document for {pool}; give the document that is \
-             in force there, or name the cluster in this one (envoy-cluster-discovery, clusters)",
-            pools.join(", ")
-        )));
-    };
-    let members = members_of(admin, plan)?;
-    let mut state = PoolState {
-        decision_mode: counts.decision_mode.map(|mode| match mode >= 2.0 {
-            true => DecisionMode::Metrics,
-            false => DecisionMode::LocalOnly,
-        }),
-        notes: unexported(plan),
-        ..PoolState::default()
-    };
-    for member in members {
-        let values = statistics
-            .endpoints
-            .get(&(pool.clone(), member.address.clone()));
-        let get = |name| values.and_then(|values| values.get(name).copied());
-        if get("fresh").is_none() {
-            let address = &member.address;
-            state
-                .notes
-                .push(format!("{address}: the filter does not know it yet"));
-        }
-        let mut known = EndpointState::of(member);
-        known.freshness = match get("fresh") {
-            Some(fresh) if fresh >= 2.0 => Freshness::Fresh,
-            Some(fresh) if fresh >= 1.0 => Freshness::Stale,
-            _ => Freshness::Unknown,
-        };
-        known.metrics = Metrics {
-            waiting: get("queue"),
-            running: get("running"),
-            kv_usage: get("kv").map(|millionths| millionths / 1e6),
-            ..Metrics::default()
-        };
-        known.requests = get("in_flight").unwrap_or(0.0) as u32;
-        known.ejected = get("ejected").is_some_and(|ejected| ejected > 0.0);
-        state.endpoints.push(known);
-    }
-    Ok(state)
-}
-
-/// Returns the plan's members, as listed or as Envoy knows them.
-fn members_of(admin: &Admin, plan: &Plan) -> Result<Vec<Member>, Error> {
-    let discovery = match &plan.discovery {
-        Discovery::Static(discovery) => return Ok(discovery.members.clone()),
-        Discovery::EnvoyCluster(discovery) => discovery,
-    };
-    let page = admin.get("/clusters")?;
-    let listing = members(&page, discovery, plan.needs.labels);
-    listing.map(|listing| listing.members).map_err(|_| {
-        let clusters = discovery.listed();
-        Error::new(format!(
-            "Envoy has no cluster {clusters}; name the one with the model servers in the document \
-             (envoy-cluster-discovery, clusters)"
-        ))
-    })
-}
-
-/// Returns notes on inputs of the plan that the filter does not export.
-fn unexported(plan: &Plan) -> Vec<String> {
-    let mut notes = Vec::new();
-    if plan.needs.lora {
-        notes.push(
-            "the filter does not export LoRA adapters: assuming that no endpoint has any (--pod reads them)"
-                .to_owned(),
-        );
-    }
-    if !plan.producers.is_empty() {
-        notes.push(
-            "the filter does not export its prefix index: assuming that no endpoint has the prompt, except with \
-             --warm; explain: true on envoy-proxy returns the scores of a real request"
-                .to_owned(),
-        );
-    }
-    notes
 }
 
 #[derive(Deserialize)]
@@ -301,6 +218,7 @@ fn endpoint_of(given: SnapshotEndpoint) -> EndpointState {
             Trust::Stale => Freshness::Stale,
             Trust::Unknown => Freshness::Unknown,
         },
+        age: None,
         requests: given.in_flight,
         ejected: given.ejected,
     }
