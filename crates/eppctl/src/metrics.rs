@@ -28,9 +28,11 @@ use crate::output::{
   eppctl metrics --engine vllm http://10.0.0.1:8000/metrics
   # with the metric names of a document's core-metrics-extractor:
   eppctl metrics --config examples/full.yaml 10.0.0.1:8000
+  # with /v1/loads, if the document has sglangLoads: true:
+  eppctl metrics --config sglang.yaml 10.0.0.1:8000
   eppctl metrics -o json - < tests/fixtures/vllm-0.32/metrics_lora.txt
 
-Exit status: 0 the page is usable, 1 it is not, 2 error.")]
+Exit status: 0 the page is usable, or the load is known from /v1/loads, 1 neither, 2 error.")]
 pub struct Metrics {
     /// The page: a file, a URL, HOST:PORT of a pod (its /metrics), or - for standard input.
     #[arg(value_name = "FILE|URL|HOST:PORT")]
@@ -38,7 +40,7 @@ pub struct Metrics {
     /// The engine whose metric names are used [default: the document's defaultEngine, or vllm].
     #[arg(long, value_name = "NAME")]
     engine: Option<String>,
-    /// An EndpointPickerConfig with engineConfigs.
+    /// An EndpointPickerConfig, for its engines and for whether it has /v1/loads read.
     #[arg(long, value_name = "FILE")]
     config: Option<String>,
 }
@@ -48,10 +50,10 @@ pub struct Metrics {
 struct Read {
     page: String,
     engine: String,
-    /// Whether the page is usable as a page of this engine.
+    /// Whether the page is usable as a page of this engine, or the load is known without it.
     usable: bool,
-    /// Why it is not.
-    why: Option<&'static str>,
+    /// Why the page is not usable.
+    why: Option<String>,
     /// The values that decisions use.
     values: MetricValues,
     families: Vec<FamilyRead>,
@@ -158,11 +160,11 @@ impl Metrics {
         let plan = self.config.as_ref().map(|file| load_plan(file));
         let plan = plan.transpose()?;
         let engine = self.engine(plan.as_ref())?;
-        let page = fetch(&self.page)?;
-        let review = Extraction::new(&engine, &Needs::METRICS).review(&page);
+        let page = fetch(&self.page);
+        let review = page.map(|page| Extraction::new(&engine, &Needs::METRICS).review(&page));
         let reads_loads = plan.is_some_and(|plan| reads_loads(&plan, &engine));
         let loads = reads_loads.then(|| fetch_loads(&self.page));
-        let read = Read::of(&self.page, &engine, review, loads);
+        let read = Read::of(&self.page, &engine, review, loads)?;
         output.print(&read)?;
         Ok(match read.usable {
             true => ExitStatus::Ok,
@@ -226,31 +228,45 @@ fn fetch_loads(address: &str) -> Result<Loads, String> {
 }
 
 impl Read {
-    /// Returns what was read of a page, and of `/v1/loads` if the document has it read.
+    /// Returns what was read of a page, and of `/v1/loads` if the document has it read. Without a page, its load is enough.
     fn of(
         page: &str,
         engine: &EngineConfig,
-        review: Review,
+        review: Result<Review, Error>,
         loads: Option<Result<Loads, String>>,
-    ) -> Self {
-        let usable = review.page.is_some();
-        let mut metrics = review.page.unwrap_or_default().metrics;
-        if let Some(Ok(loads)) = &loads {
-            metrics = loads.metrics(&metrics);
-        }
-        Self {
+    ) -> Result<Self, Error> {
+        let (loads, loads_unread) = match loads.transpose() {
+            Ok(loads) => (loads, None),
+            Err(why) => (None, Some(why)),
+        };
+        let (metrics, families, why) = match review {
+            Ok(review) => {
+                let why = match (&review.page, review.whole) {
+                    (Some(_), _) => None,
+                    (None, false) => Some("it does not end with a line break, so it is incomplete"),
+                    (None, true) => Some("it has none of the engine's metrics"),
+                };
+                let metrics = review.page.unwrap_or_default().metrics;
+                (metrics, review.families, why.map(str::to_owned))
+            }
+            Err(error) if loads.is_some() => {
+                (Values::default(), Vec::new(), Some(error.to_string()))
+            }
+            Err(error) => return Err(error),
+        };
+        let metrics = match loads {
+            Some(loads) => loads.metrics(&metrics),
+            None => metrics,
+        };
+        Ok(Self {
             page: page.to_owned(),
             engine: engine.name.clone(),
-            usable,
-            why: match (usable, review.whole) {
-                (true, _) => None,
-                (false, false) => Some("it does not end with a line break, so it is incomplete"),
-                (false, true) => Some("it has none of the engine's metrics"),
-            },
+            usable: why.is_none() || loads.is_some(),
+            why,
             values: MetricValues::of(&metrics),
-            families: review.families.into_iter().map(FamilyRead::of).collect(),
-            loads_unread: loads.and_then(Result::err),
-        }
+            families: families.into_iter().map(FamilyRead::of).collect(),
+            loads_unread,
+        })
     }
 }
 
@@ -304,16 +320,21 @@ impl Report for Read {
             writeln!(out, "{page}: {why}")?;
         }
         let (page, engine) = (&self.page, &self.engine);
-        match self.why {
-            None => {
-                let good = styled(GOOD, "is usable");
-                writeln!(out, "{page} {good} as a page of {engine}:")?;
-                writeln!(out, "  {}", self.values.line())
-            }
-            Some(why) => {
-                let bad = styled(ERROR, "is not usable");
-                writeln!(out, "{page} {bad} as a page of {engine}: {why}")
-            }
+        if !self.usable {
+            let (bad, why) = (styled(ERROR, "is not usable"), self.why.as_deref());
+            let why = why.unwrap_or_default();
+            return writeln!(out, "{page} {bad} as a page of {engine}: {why}");
         }
+        let kind = match &self.why {
+            None => "page",
+            Some(why) => {
+                let only = styled(WARNING, "only the load is known");
+                writeln!(out, "{only}, as the page is not usable: {why}")?;
+                "server"
+            }
+        };
+        let good = styled(GOOD, "is usable");
+        writeln!(out, "{page} {good} as a {kind} of {engine}:")?;
+        writeln!(out, "  {}", self.values.line())
     }
 }

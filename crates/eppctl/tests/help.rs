@@ -86,6 +86,14 @@ fn stage() -> PathBuf {
         inside.collect::<String>()
     );
     std::fs::write(folder.join("values.yaml"), values).unwrap();
+    let sglang = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: queue-scorer}
+- {type: metrics-data-source, parameters: {sglangLoads: true}}
+- {type: core-metrics-extractor, parameters: {defaultEngine: sglang}}
+";
+    std::fs::write(folder.join("sglang.yaml"), sglang).unwrap();
     // A file with a stamp, as the module has one.
     static STAMP: build_stamp::Placeholder = build_stamp::Placeholder::new("0.0.0");
     let mut module = std::fs::read(env!("CARGO_BIN_EXE_eppctl")).unwrap();

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use common::{eppctl, out};
-use fake_model_server::{Faults, Pinned, Settings, Sim};
+use fake_model_server::{Faults, Metrics, Pinned, Settings, Sim};
 use serde_json::{json, Value};
 
 fn metrics(page: &str, arguments: &[&str]) -> (Value, Option<i32>) {
@@ -255,6 +255,65 @@ plugins:
     assert!(values == of_page && why.contains("404"), "{why}");
     let text = out(&eppctl(&["metrics", "--config", config, &pod], ""));
     assert!(text.contains("the load is the page's: http"), "{text}");
+}
+
+/// Its `/v1/loads` is enough, whatever is wrong with its page.
+#[test]
+fn a_server_without_a_usable_page_is_usable_by_its_loads() {
+    let sim = Sim::start(1, &Settings::default()).unwrap();
+    sim.pod(0).pin(Pinned {
+        waiting: Some(7),
+        kv_usage: Some(0.25),
+        ..Pinned::default()
+    });
+    let pod = sim.addresses()[0].to_string();
+    // The page has none of the engine's names.
+    let document = "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: queue-scorer}
+- {type: metrics-data-source, parameters: {sglangLoads: true}}
+- {type: core-metrics-extractor, parameters: {defaultEngine: sglang}}
+";
+    let config = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("metrics-no-page.yaml");
+    std::fs::write(&config, document).unwrap();
+    let arguments = ["metrics", "--config", config.to_str().unwrap(), &pod];
+    let with = |metrics, no_loads| {
+        sim.pod(0).set_faults(Faults {
+            metrics,
+            no_loads,
+            ..Faults::default()
+        });
+        eppctl(&arguments, "")
+    };
+    for (metrics, why) in [
+        (Metrics::Fine, "it has none of the engine's metrics"),
+        (Metrics::Error, "/metrics: http status: 500"),
+    ] {
+        let output = with(metrics, false);
+        let text = out(&output);
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        let note = "only the load is known, as the page is not usable: ";
+        assert!(text.contains(note) && text.contains(why), "{text}");
+        let end = format!(
+            "{pod} is usable as a server of sglang:\n  waiting 7, running 0, KV 0.25 (from /v1/loads)\n"
+        );
+        assert!(text.ends_with(&end), "{text}");
+    }
+    let shown: Value = serde_json::from_str(&out(&eppctl(
+        &[&arguments[..], &["-o", "json"]].concat(),
+        "",
+    )))
+    .unwrap();
+    assert_eq!(
+        (&shown["usable"], &shown["families"]),
+        (&json!(true), &json!([]))
+    );
+    assert_eq!(shown["values"]["waiting"], 7.0);
+    assert!(shown["why"].as_str().unwrap().contains("500"), "{shown}");
+    // Without either, a page without the engine's metrics is unusable, and no page an error.
+    assert_eq!(with(Metrics::Fine, true).status.code(), Some(1));
+    assert_eq!(with(Metrics::Error, true).status.code(), Some(2));
 }
 
 /// Serves one page to all requests, and returns its address.
