@@ -34,11 +34,11 @@ use crate::unread::unread;
   # Helm values that contain a document:
   eppctl check values.yaml
 
-A file may be a document or contain any number of them, as mappings or as text: a ConfigMap, Helm
-values, an LLMInferenceService, a container's arguments, several YAML documents. Each one is checked
+A file may be a document or contain any number of them, as mappings or as text: a ConfigMap, Helm \
+values, an LLMInferenceService, a container's arguments, several YAML documents. Each one is checked \
 and named; line numbers refer to the file.
 
-Exit status: 0 all load, 1 at least one does not (or has an approximation, with --strict), 2 a file
+Exit status: 0 all load, 1 at least one does not (or has an approximation, with --strict), 2 a file \
 cannot be read.")]
 pub struct Check {
     /// Documents, or files that contain documents, in YAML or JSON; - is standard input.

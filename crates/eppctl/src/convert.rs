@@ -26,7 +26,7 @@ use crate::schema::value;
   eppctl convert --to llm-d examples/gie.yaml
   eppctl convert --to gie examples/llm-d.yaml > gie.yaml
 
-To llm-d is to llm-d.ai/v1, with the present names of all plugins and parameters. The file that a
+To llm-d is to llm-d.ai/v1, with the present names of all plugins and parameters. The file that a \
 file-discovery names is written into the document: it is read where its path leads, or beside the document.
 
 The result always loads. Exit status: 0 converted, 2 the document does not load.")]

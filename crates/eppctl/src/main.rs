@@ -57,7 +57,7 @@ struct Args {
 }
 
 const EXITS: &str =
-    "Exit status: 0 no findings, 1 findings, 2 error (invalid argument, unreadable file, network failure).
+    "Exit status: 0 no findings, 1 findings, 2 error (invalid argument, unreadable file, network failure). \
 Output is coloured on a terminal only; NO_COLOR=1 turns colours off.";
 
 #[derive(Subcommand)]

@@ -154,6 +154,38 @@ fn every_example_in_the_help_runs() {
     assert!(run > 20, "only {run} examples");
 }
 
+/// A line break within a paragraph of the source would be one at any width, after the words that are wrapped there.
+#[test]
+fn paragraphs_of_help_are_wrapped_once() {
+    const WIDTH: usize = 60;
+    let is_text = |line: &str| line.starts_with(|first: char| first.is_alphanumeric());
+    let mut wrapped = 0;
+    for command in commands() {
+        let help = Command::new(env!("CARGO_BIN_EXE_eppctl"))
+            .args([&command, "--help"])
+            .env("COLUMNS", WIDTH.to_string())
+            .output()
+            .unwrap();
+        let help = out(&help);
+        let lines: Vec<&str> = help.lines().collect();
+        for pair in lines.windows(2) {
+            let [line, next] = [pair[0], pair[1]];
+            // Below a colon there is a list.
+            if !is_text(line) || !is_text(next) || line.ends_with(':') {
+                continue;
+            }
+            let word = next.split(' ').next().unwrap().chars().count();
+            let joined = line.chars().count() + 1 + word;
+            assert!(
+                joined > WIDTH,
+                "{command}: {next:?} begins where {line:?} has room"
+            );
+            wrapped += 1;
+        }
+    }
+    assert!(wrapped > 50, "only {wrapped} lines");
+}
+
 #[test]
 fn completions_name_every_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {

@@ -83,9 +83,9 @@ use source::Document;
   eppctl lint --envoy http://127.0.0.1:9901
   curl -s http://127.0.0.1:9901/config_dump | eppctl lint -
 
-All files of a run are checked together: a patch in one file applies to the filter in another. If
-several bootstraps are given, each is checked by itself. Settings that must be in a file that was not
-given are listed as not seen; they are not findings. In a folder, files that lint does not read are
+All files of a run are checked together: a patch in one file applies to the filter in another. If \
+several bootstraps are given, each is checked by itself. Settings that must be in a file that was not \
+given are listed as not seen; they are not findings. In a folder, files that lint does not read are \
 left out.
 
 Exit status: 0 no findings, 1 findings, 2 a file cannot be read, or there is nothing that lint reads.")]

@@ -47,15 +47,15 @@ use sources::Sources;
     tests/migrate/configmap.yaml tests/migrate/deployment.yaml
   kubectl get cm,deploy epp -o yaml | eppctl migrate --cluster pool -
 
-Reads Helm values of the charts inferencepool, llm-d-router and llm-d-modelservice, ConfigMaps,
-Deployments, InferencePools, InferenceObjectives and LLMInferenceServices, alone or in lists, and plain
-documents. All files together describe one Endpoint Picker and its pool, whatever poolRef objectives have;
+Reads Helm values of the charts inferencepool, llm-d-router and llm-d-modelservice, ConfigMaps, \
+Deployments, InferencePools, InferenceObjectives and LLMInferenceServices, alone or in lists, and plain \
+documents. All files together describe one Endpoint Picker and its pool, whatever poolRef objectives have; \
 of a setting that is there twice the last one counts.
 
-Prints the EndpointPickerConfig for the filter, below comments that say of each flag and value where it
+Prints the EndpointPickerConfig for the filter, below comments that say of each flag and value where it \
 went, or why nothing takes its place.
 
-Exit status: 0 done, 1 the comments list something to do or the result does not load, 2 there is
+Exit status: 0 done, 1 the comments list something to do or the result does not load, 2 there is \
 no document, or a file cannot be read, does not parse, or would be replaced.")]
 pub struct Migrate {
     /// Files in YAML or JSON that configure one Endpoint Picker; - is standard input.

@@ -28,7 +28,7 @@ use series::Statistics;
   eppctl status http://127.0.0.1:9901
   eppctl status -o json http://127.0.0.1:9901
 
-Exit status: 0 healthy, 1 not healthy, 2 it cannot be said: Envoy cannot be reached or has no filter, or the
+Exit status: 0 healthy, 1 not healthy, 2 it cannot be said: Envoy cannot be reached or has no filter, or the \
 filter has only just started, or is of a version that reports no findings.")]
 pub struct Status {
     /// Envoy's admin interface: http://HOST:PORT, HOST:PORT, unix:PATH, or the path of a socket.

@@ -17,8 +17,8 @@ use snapshot::Snapshot;
 /// Show the endpoints and decisions of a running Envoy's filter, live.
 ///
 /// Reads /stats/prometheus of Envoy's admin interface, or of a listener that exposes it. A dash marks
-/// a value that no plugin of the configuration reads. Keys: q quits, s sorts by the next column, r
-/// reverses the order.
+/// an unknown value, such as the queue of an endpoint of which no metrics page was read. Keys: q quits,
+/// s sorts by the next column, r reverses the order.
 #[derive(Args)]
 #[command(after_help = "Examples:
   eppctl top
