@@ -71,7 +71,7 @@ soak-module: toolchain ## Run the dynamic module under a load with the address s
 scaling-module: toolchain ## Measure what it costs four workers of the dynamic module that they share a pool (docs/hosts.md)
 	cargo test --release --quiet --locked --package epp-module --lib -- --ignored --nocapture scaling
 
-bench: wasm module envoy ## Run the published benchmark (docs/benchmarks.md): half an hour on an idle machine
+bench: wasm module envoy ## Run the published benchmark (docs/benchmarks.md): 40 minutes on an idle machine
 	@scripts/bench suite $(ARGS)
 	@scripts/bench balancing
 	@scripts/bench report

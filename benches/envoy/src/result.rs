@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Run {
     /// The machine and the programs.
     pub machine: Machine,
-    /// The load average of the minute before the run.
+    /// The load average before the run.
     pub load_average: f64,
     /// Closed loops.
     pub cells: Vec<Cell>,

@@ -14,8 +14,8 @@ use crate::sink;
 use crate::statistics::quantiles;
 use crate::BoxError;
 
-/// Slices of each case in a published run: enough for quartiles, and few enough for twenty minutes on an idle machine.
-pub const SLICES: usize = 8;
+/// Slices of each case in a published run.
+pub const SLICES: usize = 12;
 /// Milliseconds of a slice in a published run.
 pub const SLICE_MS: u64 = 450;
 /// Body sizes in KB.

@@ -85,7 +85,7 @@ fn machine(run: &Run) -> String {
         .map_or_else(|| "not in this run".to_owned(), |path| format!("`{path}`"));
     format!(
         "| | |\n|--|--|\n| date | {} |\n| commit | {} |\n| processor | {}, {} cores |\n| memory | {} MiB |\n\
-         | load average of the minute before | {:.1} |\n\
+         | load average before the run | {:.1} |\n\
          | kernel | {} |\n| Envoy | {} |\n| module | {} KiB |\n| Endpoint Picker | {picker} |\n",
         machine.date,
         machine.commit,
