@@ -338,8 +338,8 @@ impl Handover {
             return;
         };
         request.ticks_without_news += 1;
-        let is_restless = request.beginnings > MAX_BEGINNINGS;
-        if is_restless || request.ticks_without_news > MAX_TICKS_WITHOUT_NEWS {
+        let begins_too_often = request.beginnings > MAX_BEGINNINGS;
+        if begins_too_often || request.ticks_without_news > MAX_TICKS_WITHOUT_NEWS {
             return;
         }
         let head = self

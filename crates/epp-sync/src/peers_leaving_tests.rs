@@ -143,7 +143,7 @@ impl IndexPeer for Large {
 }
 
 #[test]
-fn of_vms_that_each_believe_to_be_the_last_one_writes() {
+fn of_two_vms_that_find_no_other_one_writes() {
     let (mut memory, mut traffic) = (InProcess::default(), Traffic::default());
     let shared = &mut Shared::new(&mut memory, &mut traffic);
     let mut last = [1, 2].map(|own| Handover::new("base", own));

@@ -218,7 +218,7 @@ fn fetch_loads(address: &str) -> Result<Loads, String> {
     let path = loads::PATH;
     if !is_address(address) {
         return Err(format!(
-            "{path} is read of a server that is named as HOST:PORT"
+            "{path} is only read if the server is given as HOST:PORT"
         ));
     }
     let url = format!("http://{address}{path}");

@@ -175,8 +175,8 @@ dataLayer:
     assert!(why.unwrap().contains("labels"), "{shown}");
 }
 
-#[test]
-fn a_pods_page_is_fetched_and_explain_shows_the_values_used() {
+/// Returns a simulated pod with a queue of seven, and its address.
+fn busy_pod() -> (Sim, String) {
     let sim = Sim::start(1, &Settings::default()).unwrap();
     sim.pod(0).pin(Pinned {
         waiting: Some(7),
@@ -184,6 +184,28 @@ fn a_pods_page_is_fetched_and_explain_shows_the_values_used() {
         ..Pinned::default()
     });
     let pod = sim.addresses()[0].to_string();
+    (sim, pod)
+}
+
+/// Writes a document that has `/v1/loads` read, with more settings of its extractor. Returns its path.
+fn with_loads(name: &str, more: &str) -> String {
+    let document = format!(
+        "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {{type: queue-scorer}}
+- {{type: metrics-data-source, parameters: {{sglangLoads: true}}}}
+- {{type: core-metrics-extractor, parameters: {{defaultEngine: sglang{more}}}}}
+"
+    );
+    let path = format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"));
+    std::fs::write(&path, document).unwrap();
+    path
+}
+
+#[test]
+fn a_pods_page_is_fetched_and_explain_shows_the_values_used() {
+    let (_sim, pod) = busy_pod();
     for place in [&pod, &format!("http://{pod}/metrics")] {
         let output = eppctl(&["metrics", "-o", "json", place], "");
         let shown: Value = serde_json::from_str(&out(&output)).unwrap();
@@ -208,24 +230,13 @@ fn a_pods_page_is_fetched_and_explain_shows_the_values_used() {
 
 #[test]
 fn the_load_is_that_of_loads_where_the_document_has_them_read() {
-    let sim = Sim::start(1, &Settings::default()).unwrap();
-    sim.pod(0).pin(Pinned {
-        waiting: Some(7),
-        kv_usage: Some(0.25),
-        ..Pinned::default()
-    });
-    let pod = sim.addresses()[0].to_string();
+    let (sim, pod) = busy_pod();
     // The page's names are vLLM's, but for the utilization, which it does not have.
-    let document = "apiVersion: llm-d.ai/v1alpha1
-kind: EndpointPickerConfig
-plugins:
-- {type: queue-scorer}
-- {type: metrics-data-source, parameters: {sglangLoads: true}}
-- {type: core-metrics-extractor, parameters: {defaultEngine: sglang, engineConfigs: [{name: sglang, queuedRequestsSpec: \"vllm:num_requests_waiting\"}]}}
-";
-    let config = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("metrics-loads.yaml");
-    std::fs::write(&config, document).unwrap();
-    let config = config.to_str().unwrap();
+    let config = with_loads(
+        "metrics-loads.yaml",
+        ", engineConfigs: [{name: sglang, queuedRequestsSpec: \"vllm:num_requests_waiting\"}]",
+    );
+    let config = config.as_str();
     let shown = |place: &str, more: &[&str]| {
         let arguments = ["metrics", "-o", "json", "--config", config, place];
         let output = eppctl(&[&arguments[..], more].concat(), "");
@@ -260,24 +271,10 @@ plugins:
 /// Its `/v1/loads` is enough, whatever is wrong with its page.
 #[test]
 fn a_server_without_a_usable_page_is_usable_by_its_loads() {
-    let sim = Sim::start(1, &Settings::default()).unwrap();
-    sim.pod(0).pin(Pinned {
-        waiting: Some(7),
-        kv_usage: Some(0.25),
-        ..Pinned::default()
-    });
-    let pod = sim.addresses()[0].to_string();
+    let (sim, pod) = busy_pod();
     // The page has none of the engine's names.
-    let document = "apiVersion: llm-d.ai/v1alpha1
-kind: EndpointPickerConfig
-plugins:
-- {type: queue-scorer}
-- {type: metrics-data-source, parameters: {sglangLoads: true}}
-- {type: core-metrics-extractor, parameters: {defaultEngine: sglang}}
-";
-    let config = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("metrics-no-page.yaml");
-    std::fs::write(&config, document).unwrap();
-    let arguments = ["metrics", "--config", config.to_str().unwrap(), &pod];
+    let config = with_loads("metrics-no-page.yaml", "");
+    let arguments = ["metrics", "--config", &config, &pod];
     let with = |metrics, no_loads| {
         sim.pod(0).set_faults(Faults {
             metrics,

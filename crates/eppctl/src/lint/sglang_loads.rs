@@ -10,7 +10,7 @@ use super::{Fault, Rule};
 pub const RULE: Rule = Rule {
     name: "sglang-loads",
     finds: "`sglangLoads: true` where no endpoint is of the engine `sglang`",
-    why: "`/v1/loads` is read of no endpoint: each one's metrics page is read instead, by the names of another engine",
+    why: "no endpoint's `/v1/loads` is read, but its metrics page instead, by the metric names of another engine",
     fix: "set `defaultEngine: sglang` of core-metrics-extractor, or give the servers' clusters or listed endpoints the label `llm-d.ai/engine-type: sglang`",
     check: |site| {
         let loaded = site.loaded().filter(|(_, plan)| is_without_effect(plan));

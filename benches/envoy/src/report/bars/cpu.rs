@@ -41,8 +41,8 @@ const WASM: Most = Most {
 // Profiles and variants of 2026-11-30 on the machine of the published run, in turns with what they are compared with; the message
 // of the commit that wrote these lines has all numbers.
 const WASM_WARM: &str = "A plan of random-picker alone, which reads no body and no page, takes 47 of 77 µs in one comparison. In a profile, \
-    half of the difference is the module's own code, a seventh host calls, and a third Envoy outside the VM. Tried: texts read in one loop and queues in a \
-    column, which are kept, 196.0 and 201.0 µs of the whole request instead of 200.1 and 198.1; no callback for response bodies, 1.7 µs \
+    half of the difference is the module's own code, a seventh host calls, and a third Envoy outside the VM. Tried: texts read in one loop \
+    and queues in a column, which are kept, 196.0 and 201.0 µs of the whole request instead of 200.1 and 198.1; no callback for response bodies, 1.7 µs \
     less to 1.1 more; a page every 10 s instead of 200 ms, 3 to 11 µs more";
 const WASM_WARM_64: &str = "Reading the body takes 37 to 41 µs of it; the rest is that of a request of 4 KB. Tried: a window of 4 KB, 26 to 28 µs \
     less, but the document sets the window; no callback for response bodies, 7 to 16 µs less, but without token counts; texts read \

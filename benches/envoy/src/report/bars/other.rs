@@ -47,8 +47,8 @@ fn judged(bar: Most) -> Bar {
 
 // Of 2026-11-30.
 const IDLE_MISSED: &str = "Ticks of two VMs take 0.7 %, discovery once a second 0.2 %, and a page 120 µs, two thirds of it in Envoy and the \
-    kernel. Tried, in single runs of 10 s, which differ by up to a point with 1,000 endpoints: publishing unchanged pages of endpoints at rest together, which is kept; ticks of 200 ms while a pool is at rest, 0.6, \
-    1.3 and 6.9 % with 10, 100 and 1,000 endpoints instead of 0.9, 2.2 and 9.8, not kept because a VM then notices later what the others \
+    kernel. Tried, in single runs of 10 s, which differ by up to a point with 1,000 endpoints: publishing unchanged pages of endpoints at \
+    rest together, which is kept; ticks of 200 ms while a pool is at rest, 0.6, 1.3 and 6.9 % with 10, 100 and 1,000 endpoints instead of 0.9, 2.2 and 9.8, not kept because a VM then notices later what the others \
     do; with these, pages of the needed metrics alone, 6.0 % with 1,000, which a vLLM of several processes cannot serve, and a `maxInterval` \
     of 4 s, 4.5 %, with which traffic of other gateways is noticed later";
 
